@@ -1,0 +1,201 @@
+"""The structures that flow between data, model, loss and step.
+
+Shapes: T tokens on the axis, N response tokens, Q prompt tokens that are predicted, R responses, P pairs, E examples
+(prompts), M margins. A response's tokens include its EOS. torch is needed by whoever makes these, not to import them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Unit(StrEnum):
+    """What a loss term is averaged over. The step divides by the count over all micro-batches and ranks."""
+
+    TOKEN = "token"  # response tokens of the best rows: what an NLL imitates
+    SEQUENCE_TOKEN = "sequence_token"  # the same and the tokens of their prompts, from the second on
+    RESPONSE = "response"
+    PAIR = "pair"
+    EXAMPLE = "example"
+
+
+NEEDS = frozenset(
+    {"pairs", "ranking", "labels", "reference", "margins", "rewards", "kl", "token_kl", "prompt_logps"}
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as token ids, ready to be packed.
+
+    id: names the row in reports. index: its place in the encoded data set, by which cached columns are found.
+    prompt: token ids [n]. responses: k lists of token ids, EOS included where the response is whole.
+    pairs: (chosen, rejected) as places in `responses`. best: the place an NLL imitates.
+    labels, margins, reference_logps: one entry per response, or None.
+    """
+
+    id: str
+    index: int
+    prompt: list[int]
+    responses: list[list[int]]
+    pairs: list[tuple[int, int]]
+    best: int
+    labels: list[bool] | None = None
+    margins: list[list[float]] | None = None
+    reference_logps: list[float] | None = None
+
+    def num_tokens(self, shared: bool) -> int:
+        """Tokens it takes on the axis: the prompt once if `shared`, else once per response."""
+        prompts = 1 if shared else len(self.responses)
+        return prompts * len(self.prompt) + sum(len(r) for r in self.responses)
+
+
+class Span(NamedTuple):
+    """Places start..stop-1 on the token axis."""
+
+    start: int
+    stop: int
+
+
+class Segment(NamedTuple):
+    """A prompt on the token axis and the responses that continue it. Attention never leaves a segment."""
+
+    prompt: Span
+    responses: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """R responses to E prompts on one token axis.
+
+    | field | shape | meaning |
+    |---|---|---|
+    | input_ids, position_ids | [T] | each response continues its own prompt's positions |
+    | segments | list | where each prompt and its responses lie: what attention needs |
+    | predictor, target, row | [N] | which place predicts response token n, which token it is, which response owns it |
+    | prompt_predictor, prompt_target, prompt_example | [Q] | the same for prompt tokens from the second on |
+    | lengths, example | [R] | tokens in the response, EOS included; its prompt |
+    | pairs | [P, 2] | rows (chosen, rejected), any number per prompt |
+    | best | [E] | the row that an NLL imitates |
+    | labels, margins, reference_logps | [R], [R, M], [R] | optional columns; log-probabilities in nats |
+    | ids | E strings | names of the data rows, for messages |
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    segments: tuple[Segment, ...]
+    predictor: Tensor
+    target: Tensor
+    row: Tensor
+    prompt_predictor: Tensor
+    prompt_target: Tensor
+    prompt_example: Tensor
+    lengths: Tensor
+    example: Tensor
+    pairs: Tensor
+    best: Tensor
+    ids: tuple[str, ...]
+    labels: Tensor | None = None
+    margins: Tensor | None = None
+    reference_logps: Tensor | None = None
+
+    def count(self, unit: Unit) -> int:
+        """How many of `unit` this batch holds; a Python int, so no device is asked unless the lengths live there."""
+        if unit is Unit.PAIR:
+            return self.pairs.shape[0]
+        if unit is Unit.RESPONSE:
+            return self.lengths.shape[0]
+        if unit is Unit.EXAMPLE:
+            return self.best.shape[0]
+        imitated = int(self.lengths[self.best].sum())
+        return imitated if unit is Unit.TOKEN else imitated + self.prompt_target.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with every tensor on `device`."""
+        moved = {
+            f.name: value.to(device)
+            for f in fields(self)
+            if hasattr(value := getattr(self, f.name), "to")
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Responses:
+    """All that a loss may see.
+
+    token_logps [N] float32: log p(token | everything before it), response tokens only. row [N]: its response.
+    logps [R] float64: their sums, in nats. lengths [R]: how many. example [R]: the prompt. pairs [P, 2], best [E].
+    prompt_logps [Q] float32: the same for prompt tokens, where a loss asked for them (`needs` has "prompt_logps").
+    reference_logps [R] float64, labels [R] bool, margins [R, M]: columns of the data, where they exist.
+    """
+
+    token_logps: Tensor
+    row: Tensor
+    logps: Tensor
+    lengths: Tensor
+    example: Tensor
+    pairs: Tensor
+    best: Tensor
+    prompt_logps: Tensor | None = None
+    reference_logps: Tensor | None = None
+    labels: Tensor | None = None
+    margins: Tensor | None = None
+
+    @property
+    def mean_logps(self) -> Tensor:
+        """[R] nats per token."""
+        return self.logps / self.lengths
+
+    @property
+    def logratios(self) -> Tensor:
+        """[R] policy minus reference, nats."""
+        assert self.reference_logps is not None, "the method must list 'reference' among its needs"
+        return self.logps - self.reference_logps
+
+    def paired(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """`values` [R] of the chosen and of the rejected row of each pair: two tensors [P]."""
+        return values[self.pairs[:, 0]], values[self.pairs[:, 1]]
+
+    @property
+    def imitated_token_logps(self) -> Tensor:
+        """The response tokens of the best rows: what Unit.TOKEN counts."""
+        is_best = self.lengths.new_zeros(self.lengths.shape[0], dtype=bool)
+        is_best[self.best] = True
+        return self.token_logps[is_best[self.row]]
+
+
+class Component(NamedTuple):
+    """One term of a loss.
+
+    name: for the log. values: unreduced, one per unit. unit: what they are counted in. weight: its factor in the loss.
+    """
+
+    name: str
+    values: Tensor
+    unit: Unit
+    weight: float = 1.0
+
+
+class LossOutput(NamedTuple):
+    """components: the terms; the loss is the sum of weight * mean over units. rewards [R]: detached, for the log."""
+
+    components: tuple[Component, ...]
+    rewards: Tensor
+
+
+class Loss(Protocol):
+    """A method: a frozen dataclass of settings that is a pure function of `Responses`."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it asks of data and model, drawn from `NEEDS`."""
+
+    def __call__(self, responses: Responses) -> LossOutput:
+        """The terms for these responses."""

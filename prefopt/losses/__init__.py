@@ -1,0 +1,53 @@
+"""The methods. One file each: equation, paper, settings, and the few lines that compute it.
+
+A method is found by its file's name: `loss=simpo` is the one dataclass that `prefopt/losses/simpo.py` lists in `__all__`.
+Nothing here imports torch until a loss is called, so that settings can be checked at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from prefopt.batch import Loss
+from prefopt.errors import UserError, did_you_mean
+
+_NOT_METHODS = {"numerics"}
+
+
+def names() -> list[str]:
+    """Every method, sorted."""
+    return sorted(m.name for m in iter_modules(__path__) if m.name not in _NOT_METHODS)
+
+
+def loss_class(name: str) -> type:
+    """The dataclass of a method.
+
+    Raises: UserError where there is no such method.
+    """
+    if name not in names():
+        raise UserError(f"loss: there is no method {name!r}", did_you_mean(name, names()))
+    module = import_module(f"{__name__}.{name}")
+    (class_name,) = module.__all__
+    return getattr(module, class_name)
+
+
+def make_loss(settings: Mapping[str, Any]) -> Loss:
+    """The loss that {"name": "simpo", "beta": 2.5, ...} describes.
+
+    Raises: UserError for an unknown method, an unknown setting, or a value that the method refuses.
+    """
+    values = dict(settings)
+    name = values.pop("name", "")
+    cls = loss_class(name)
+    known = {f.name for f in fields(cls)}
+    for key in values:
+        if key not in known:
+            raise UserError(f"loss.{key}: {name} has no such setting", did_you_mean(key, known))
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise UserError(f"loss={name}: {error}") from None
