@@ -6,6 +6,7 @@ Shapes: T tokens on the axis, N response tokens, Q prompt tokens that are predic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -25,9 +26,7 @@ class Unit(StrEnum):
     EXAMPLE = "example"
 
 
-NEEDS = frozenset(
-    {"pairs", "ranking", "labels", "reference", "margins", "rewards", "kl", "token_kl", "prompt_logps"}
-)
+NEEDS = frozenset({"pairs", "ranking", "labels", "reference", "margins", "rewards", "kl", "token_kl", "prompt_logps"})
 
 
 @dataclass(frozen=True)
@@ -50,21 +49,19 @@ class Encoded:
     margins: list[list[float]] | None = None
     reference_logps: list[float] | None = None
 
-    def num_tokens(self, shared: bool) -> int:
-        """Tokens it takes on the axis: the prompt once if `shared`, else once per response."""
-        prompts = 1 if shared else len(self.responses)
-        return prompts * len(self.prompt) + sum(len(r) for r in self.responses)
-
 
 class Span(NamedTuple):
-    """Places start..stop-1 on the token axis."""
+    """Places start..stop-1 on the token axis; empty where start == stop."""
 
     start: int
     stop: int
 
 
 class Segment(NamedTuple):
-    """A prompt on the token axis and the responses that continue it. Attention never leaves a segment."""
+    """A prompt on the token axis and the responses that continue it. Attention never leaves a segment.
+
+    A response's last token predicts nothing and is not on the axis, so its span is one shorter than its length.
+    """
 
     prompt: Span
     responses: tuple[Span, ...]
@@ -116,13 +113,13 @@ class Batch:
         imitated = int(self.lengths[self.best].sum())
         return imitated if unit is Unit.TOKEN else imitated + self.prompt_target.shape[0]
 
+    def counts(self) -> dict[Unit, int]:
+        """`count` of every unit."""
+        return {unit: self.count(unit) for unit in Unit}
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on `device`."""
-        moved = {
-            f.name: value.to(device)
-            for f in fields(self)
-            if hasattr(value := getattr(self, f.name), "to")
-        }
+        moved = {f.name: value.to(device) for f in fields(self) if hasattr(value := getattr(self, f.name), "to")}
         return replace(self, **moved)
 
 
@@ -188,6 +185,15 @@ class LossOutput(NamedTuple):
 
     components: tuple[Component, ...]
     rewards: Tensor
+
+    def total(self, counts: Mapping[Unit, int]) -> Tensor:
+        """The scalar to differentiate: sum over components of weight * sum of values / counts[unit].
+
+        counts: units in the whole optimiser step, over all micro-batches and ranks, so that the totals of the
+        micro-batches add up to the loss of the step however it was cut. A unit that nobody has contributes 0.
+        """
+        terms = [c.weight * c.values.sum() / max(1, counts[c.unit]) for c in self.components]
+        return sum(terms[1:], terms[0])
 
 
 class Loss(Protocol):

@@ -39,7 +39,7 @@ class RunError(UserError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """"did you mean 'beta'?" for the nearest known words, or "known: ..." where none is near."""
+    """ "did you mean 'beta'?" for the nearest known words, or "known: ..." where none is near."""
     words = sorted(set(known))
     near = get_close_matches(word, words, n=3, cutoff=0.6)
     if near:

@@ -1,6 +1,7 @@
 """The methods. One file each: equation, paper, settings, and the few lines that compute it.
 
-A method is found by its file's name: `loss=simpo` is the one dataclass that `prefopt/losses/simpo.py` lists in `__all__`.
+A method is found by its file's name: `loss=simpo` is the one dataclass that `prefopt/losses/simpo.py` lists in
+`__all__`.
 Nothing here imports torch until a loss is called, so that settings can be checked at once.
 """
 

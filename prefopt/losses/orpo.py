@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prefopt.batch import Component, LossOutput, Responses, Unit
 from prefopt.losses.numerics import log1mexp, logsigmoid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["ORPO"]
 
 
 @dataclass(frozen=True)
 class ORPO:
-    """NLL of the chosen response plus a logistic loss on the log odds ratio (Hong et al. 2024, arXiv 2403.07691, eq. 6, 7).
+    """NLL of the chosen response plus a logistic loss on the log odds ratio.
+
+    Hong et al. 2024, arXiv 2403.07691, eq. 6 and 7.
 
         A    = logp / |y|                      mean over response tokens, EOS included; p = exp(A)
         odds = p / (1 - p)
@@ -23,7 +29,7 @@ class ORPO:
     lam: weight of the odds-ratio term; 0.05 to 1. Default 0.1, as in the authors' Mistral-ORPO runs and TRL (there
         called beta); the default of the authors' code is 1.0.
     nll_over: response: tokens of the chosen response, the paper's equation (default).
-        sequence: prompt and chosen response, as the authors' code and TRL do; the recipes that repeat their runs use it.
+        sequence: prompt and chosen response, as the authors' code and TRL do; recipes that repeat their runs use it.
 
     Rewards (for the log): lam * A.
     Deviations: the authors' code counts one padding token into A and drops EOS from the NLL where pad = EOS; neither is
@@ -44,10 +50,14 @@ class ORPO:
         return frozenset({"pairs", "prompt_logps"} if self.nll_over == "sequence" else {"pairs"})
 
     def __call__(self, responses: Responses) -> LossOutput:
-        chosen, rejected = responses.paired(responses.mean_logps)
-        log_odds_ratio = (chosen - rejected) - (log1mexp(chosen) - log1mexp(rejected))
-        odds = Component("odds_ratio", -logsigmoid(log_odds_ratio), Unit.PAIR, self.lam)
+        odds = Component("odds_ratio", -logsigmoid(self.log_odds_ratio(responses)), Unit.PAIR, self.lam)
         return LossOutput((self._nll(responses), odds), self.lam * responses.mean_logps.detach())
+
+    @staticmethod
+    def log_odds_ratio(responses: Responses) -> Tensor:
+        """[P] log odds_w - log odds_l."""
+        chosen, rejected = responses.paired(responses.mean_logps)
+        return (chosen - rejected) - (log1mexp(chosen) - log1mexp(rejected))
 
     def _nll(self, responses: Responses) -> Component:
         imitated = -responses.imitated_token_logps

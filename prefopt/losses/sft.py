@@ -32,9 +32,7 @@ class SFT:
 
     def __post_init__(self) -> None:
         if self.reduction not in ("token_mean", "sequence_sum", "sequence_mean"):
-            raise ValueError(
-                f"reduction must be token_mean, sequence_sum or sequence_mean, not {self.reduction!r}"
-            )
+            raise ValueError(f"reduction must be token_mean, sequence_sum or sequence_mean, not {self.reduction!r}")
 
     def __call__(self, responses: Responses) -> LossOutput:
         if self.reduction == "token_mean":

@@ -1,0 +1,1 @@
+"""The policy: loading it, running a batch through it, saving it."""

@@ -1,0 +1,137 @@
+"""A causal language model as the rest of the house sees it: a batch in, log-probabilities of its tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from prefopt.batch import Batch
+from prefopt.model import attention
+from prefopt.model.logps import chosen_logps
+
+LAYOUTS = ("shared", "packed", "padded")
+
+
+class Policy(nn.Module):
+    """Backbone and LM head called inside one forward, so that DDP and ZeRO-3 see one module.
+
+    layout: shared: packed, the prompt once for all its responses. packed: the prompt repeated for each response.
+        padded: one padded row per response, for models whose attention cannot be told where rows end.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, layout: str = "shared") -> None:
+        super().__init__()
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout must be one of {LAYOUTS}, not {layout!r}")
+        self.model = model
+        self.layout = layout
+        self._own_attention = default_attention(self.causal_lm)
+        self._use_attention(self._own_attention if layout == "padded" else attention.NAME)
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        """The transformers model itself, adapters injected where there are any."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether batches for this policy carry each prompt once."""
+        return self.layout == "shared"
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the response tokens [N] and of the listed prompt tokens [Q], float32 or better."""
+        hidden = self._padded(batch) if self.layout == "padded" else self._packed(batch)
+        places = torch.cat((batch.predictor, batch.prompt_predictor))
+        target = torch.cat((batch.target, batch.prompt_target))
+        logps = chosen_logps(hidden[places], target, self._logits, self._vocabulary)
+        num_response_tokens = batch.target.shape[0]
+        return logps[:num_response_tokens], logps[num_response_tokens:]
+
+    def _packed(self, batch: Batch) -> Tensor:
+        """Hidden states of every place on the axis: [T, H]."""
+        output = self.causal_lm.base_model(
+            input_ids=batch.input_ids[None],
+            position_ids=batch.position_ids[None],
+            shared_layout=attention.SharedLayout(batch.segments),
+            use_cache=False,
+        )
+        return output.last_hidden_state[0]
+
+    def _padded(self, batch: Batch) -> Tensor:
+        """The same from one padded row per response: [T, H]. The batch must repeat its prompts."""
+        if any(len(s.responses) != 1 for s in batch.segments):
+            raise ValueError("a padded policy needs a batch packed with share_prompts=False")
+        spans = [
+            (s.prompt.start, r.stop if r.stop > r.start else s.prompt.stop) for s in batch.segments for r in s.responses
+        ]
+        longest = max(stop - start for start, stop in spans)
+        places = torch.zeros(len(spans), longest, dtype=torch.int64)
+        real = torch.zeros(len(spans), longest, dtype=torch.bool)
+        for number, (start, stop) in enumerate(spans):
+            places[number, : stop - start] = torch.arange(start, stop)
+            real[number, : stop - start] = True
+        places, real = places.to(batch.input_ids.device), real.to(batch.input_ids.device)
+        output = self.causal_lm.base_model(
+            input_ids=batch.input_ids[places], attention_mask=real.long(), use_cache=False
+        )
+        return output.last_hidden_state[real]
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """LM head, with the scaling or soft-capping that the family's own forward applies."""
+        logits = self.causal_lm.get_output_embeddings()(hidden)
+        config = self.causal_lm.config.get_text_config()
+        for name, transform in LOGIT_TRANSFORMS.items():
+            value = config.to_dict().get(name)
+            if value is not None:
+                logits = transform(logits, value)
+        return logits
+
+    @property
+    def _vocabulary(self) -> int:
+        return self.causal_lm.config.get_text_config().vocab_size
+
+    def _use_attention(self, name: str) -> None:
+        self.causal_lm.set_attn_implementation(name)
+
+    @contextmanager
+    def generating(self) -> Iterator[PreTrainedModel | PeftModel]:
+        """The model with its own attention, in eval mode, for `generate`."""
+        was_training = self.training
+        self._use_attention(self._own_attention)
+        self.eval()
+        try:
+            yield self.model
+        finally:
+            self._use_attention(self._own_attention if self.layout == "padded" else attention.NAME)
+            self.train(was_training)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Adapters off: the model that a LoRA run started from. Without adapters: the model as it is."""
+        if isinstance(self.model, PeftModel):
+            with self.model.disable_adapter():
+                yield
+        else:
+            yield
+
+
+LOGIT_TRANSFORMS: dict[str, Any] = {
+    "final_logit_softcapping": lambda logits, cap: torch.tanh(logits / cap) * cap,  # Gemma 2, Gemma 3
+    "logit_scale": lambda logits, scale: logits * scale,  # Cohere
+    "logits_scaling": lambda logits, scale: logits / scale,  # Granite
+}
+"""What families do to logits after the head, by the configuration key that holds the number."""
+
+
+def default_attention(model: PreTrainedModel) -> str:
+    """The attention a model runs exactly with on its own: SDPA, or eager where scores are soft-capped (Gemma 2)."""
+    config = model.config.get_text_config().to_dict()
+    if config.get("attn_logit_softcapping") is not None or not model._supports_sdpa:
+        return "eager"
+    return "sdpa"
