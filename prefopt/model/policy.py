@@ -27,12 +27,17 @@ class Policy(nn.Module):
 
     def __init__(self, model: PreTrainedModel | PeftModel, layout: str = "shared") -> None:
         super().__init__()
-        if layout not in LAYOUTS:
-            raise ValueError(f"layout must be one of {LAYOUTS}, not {layout!r}")
         self.model = model
         self.layout = layout
         self._own_attention = default_attention(self.causal_lm)
-        self._use_attention(self._own_attention if layout == "padded" else attention.NAME)
+        self.use_layout(layout)
+
+    def use_layout(self, layout: str) -> None:
+        """Change how batches are laid out, and the attention with it."""
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout must be one of {LAYOUTS}, not {layout!r}")
+        self.layout = layout
+        self.causal_lm.set_attn_implementation(self._own_attention if layout == "padded" else attention.NAME)
 
     @property
     def causal_lm(self) -> PreTrainedModel:
@@ -49,7 +54,7 @@ class Policy(nn.Module):
         hidden = self._padded(batch) if self.layout == "padded" else self._packed(batch)
         places = torch.cat((batch.predictor, batch.prompt_predictor))
         target = torch.cat((batch.target, batch.prompt_target))
-        logps = chosen_logps(hidden[places], target, self._logits, self._vocabulary)
+        logps = chosen_logps(hidden[places], target, self._logits, self.vocabulary)
         num_response_tokens = batch.target.shape[0]
         return logps[:num_response_tokens], logps[num_response_tokens:]
 
@@ -93,22 +98,20 @@ class Policy(nn.Module):
         return logits
 
     @property
-    def _vocabulary(self) -> int:
+    def vocabulary(self) -> int:
+        """Columns of the LM head."""
         return self.causal_lm.config.get_text_config().vocab_size
-
-    def _use_attention(self, name: str) -> None:
-        self.causal_lm.set_attn_implementation(name)
 
     @contextmanager
     def generating(self) -> Iterator[PreTrainedModel | PeftModel]:
         """The model with its own attention, in eval mode, for `generate`."""
         was_training = self.training
-        self._use_attention(self._own_attention)
+        self.causal_lm.set_attn_implementation(self._own_attention)
         self.eval()
         try:
             yield self.model
         finally:
-            self._use_attention(self._own_attention if self.layout == "padded" else attention.NAME)
+            self.use_layout(self.layout)
             self.train(was_training)
 
     @contextmanager

@@ -1,0 +1,62 @@
+"""A model's files: where they lie, and a fingerprint of their content. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from prefopt.errors import RunError, UserError
+
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def model_folder(path: str, revision: str | None = None) -> Path:
+    """The local folder of a model: `path` itself, or the cached copy of a hub repository, downloaded if need be.
+
+    Raises: UserError for a local folder without config.json or weights, or a name that is no repository;
+        RunError where the hub cannot be reached and the model is not in the local cache.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        folder = _download(path, revision)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model.path: {path} has no config.json", "give a folder saved by transformers, or a hub name")
+    if not (list(folder.glob("*.safetensors")) or list(folder.glob("pytorch_model*.bin"))):
+        raise UserError(f"model.path: {path} has no weights (*.safetensors)", "copy the weights beside config.json")
+    if not list(folder.glob("*.safetensors")):
+        raise UserError(
+            f"model.path: {path} has only pickled weights (pytorch_model*.bin), which can run code when loaded",
+            "convert them to safetensors once, with a tool you trust",
+        )
+    return folder
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED))
+    except HFValidationError:
+        raise UserError(f"model.path: there is no folder {name}", "check the path, or give a hub name") from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"model.path: the hub has no model {name} that you may read",
+            "check the name, or log in with `hf auth login`",
+        ) from None
+    except (LocalEntryNotFoundError, ConnectionError, OSError) as error:
+        raise RunError(
+            f"model.path: {name} is neither a local folder nor in the local cache, and the hub did not answer"
+            f" ({type(error).__name__})",
+            "connect once to download it, or give the path of a local folder",
+        ) from None
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over configuration and weights, by content: the same on any machine, another for another model."""
+    digest = hashlib.sha256()
+    for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        digest.update(file.name.encode())
+        with open(file, "rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()

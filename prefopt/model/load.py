@@ -1,0 +1,116 @@
+"""Loading a tokenizer and a policy, with errors a user can act on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+from prefopt.errors import UserError
+from prefopt.model.files import model_folder
+from prefopt.model.policy import Policy
+from prefopt.settings import LoraSettings, ModelSettings
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
+    """The tokenizer that is saved beside the trained model, the one that encoded the data."""
+    path = settings.tokenizer or settings.path
+    try:
+        return AutoTokenizer.from_pretrained(path, revision=settings.revision)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.tokenizer: {path} has no tokenizer that loads: {_first_line(error)}") from None
+
+
+def load_policy(settings: ModelSettings, path: str | None = None, *, longest: int, adapters: bool = True) -> Policy:
+    """The model of `settings`, on the CPU or wherever an active ZeRO-3 configuration puts its shards.
+
+    path: another model than `settings.path` (the reference). longest: tokens of the longest sequence it will see.
+    adapters: put the LoRA adapters of `settings` on it.
+
+    Dropout is off, so that the policy before its first update gives the log-probabilities of its own reference.
+
+    Raises: UserError for a folder that is no causal language model, lacks weights or has broken ones, or whose
+        positions end before `longest`.
+    """
+    folder = model_folder(path or settings.path, settings.revision)
+    config = AutoConfig.from_pretrained(folder)
+    _check_positions(config, longest, folder)
+    for name in _dropout_keys(config):
+        setattr(config, name, 0.0)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=DTYPES[settings.dtype], output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise UserError(
+            f"model.path: a weights file in {folder} is cut or damaged ({_first_line(error)})", "copy it again"
+        ) from None
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"model.path: {folder} does not load as a causal language model: {_first_line(error)}"
+        ) from None
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(
+            f"model.path: {folder} lacks {len(missing)} weights, the first is {missing[0]}",
+            "they would start at random; copy the whole model",
+        )
+    if settings.lora is not None and adapters:
+        model.name_or_path = settings.path  # what the adapter names as its base: a hub name stays one
+        model = _with_adapters(model, settings.lora)
+    policy = Policy(model, "shared" if settings.layout == "auto" else settings.layout)
+    if settings.gradient_checkpointing:
+        policy.causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
+        policy.causal_lm.enable_input_require_grads()
+    return policy
+
+
+def _with_adapters(model: Any, lora: LoraSettings) -> Any:
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise UserError(f"model.lora.target_modules: {_first_line(error)}", 'try "all-linear"') from None
+
+
+def _check_positions(config: PreTrainedConfig, longest: int, folder: Path) -> None:
+    text = config.get_text_config().to_dict()
+    most = text.get("max_position_embeddings") or text.get("n_positions")
+    if most is not None and longest > most:
+        raise UserError(
+            f"model.path: {folder} has {most} positions, but the longest row has {longest} tokens",
+            f"set data.max_length={most} or less",
+        )
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    trained = rope.get("original_max_position_embeddings", most)
+    if rope.get("rope_type") in ("dynamic", "longrope") and trained is not None and longest > trained:
+        raise UserError(
+            f"model.path: {folder} scales its rotary embedding by the longest row of a batch ({rope['rope_type']}), so"
+            f" beyond {trained} tokens a row's loss would depend on its neighbours; the longest row has {longest}",
+            f"set data.max_length={trained}",
+        )
+
+
+def _dropout_keys(config: PreTrainedConfig) -> list[str]:
+    """Every probability of dropout that the configuration sets above 0."""
+    return [
+        k
+        for k, v in config.to_dict().items()
+        if ("dropout" in k or k.endswith("_pdrop")) and isinstance(v, float) and v
+    ]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,40 @@
+"""python -m prefopt.train RUN_DIR: one rank. Reads the run folder and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+
+def main(run_dir: Path) -> int:
+    """The rank's exit code. A user's error goes to stderr and, for the launcher, to exit.json; others are our bugs."""
+    warnings.filterwarnings("ignore", module="torch|transformers|accelerate|deepspeed")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from prefopt.errors import UserError
+    from prefopt.train.quiet import quiet_libraries
+
+    quiet_libraries()
+    from prefopt.train.loop import Trainer
+
+    trainer = None
+    try:
+        trainer = Trainer(run_dir)
+        trainer.run()
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"prefopt: {error}", file=sys.stderr)
+        (run_dir / "exit.json").write_text(json.dumps({"exit_code": error.exit_code, "message": str(error)}))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        if trainer is not None:
+            trainer.engine.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

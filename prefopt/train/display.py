@@ -1,0 +1,71 @@
+"""What a person sees while a run goes on: a live bar on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 2.0
+
+
+class Display:
+    """Progress of the main rank; silent on the others. Use as a context manager around the loop."""
+
+    def __init__(self, console: Console, shown: bool) -> None:
+        self.console = console
+        self.shown = shown
+        self._live = shown and console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[summary]}"),
+            console=console,
+        )
+        self._task = self._progress.add_task("step", total=None, summary="")
+        self._last_line = 0.0
+        self._num_steps = 0
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """A line of text, above the bar where there is one."""
+        if self.shown:
+            self.console.print(text, markup=False, highlight=False)
+
+    def steps(self, done: int, total: int) -> None:
+        """Set the bar."""
+        self._num_steps = total
+        self._progress.update(self._task, completed=done, total=total)
+
+    def step(self, done: int, metrics: dict[str, float]) -> None:
+        """Show a finished step; plain lines are at most one every two seconds, the last step always."""
+        summary = summarise(metrics)
+        if self._live:
+            self._progress.update(self._task, completed=done, summary=summary)
+        elif self.shown and (done == self._num_steps or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES):
+            self._last_line = time.monotonic()
+            self.say(f"step {done}/{self._num_steps}  {summary}")
+
+
+def summarise(metrics: dict[str, float]) -> str:
+    """The numbers people watch, in one line."""
+    parts = [f"loss {metrics['loss']:.4f}"]
+    if "rewards/accuracy" in metrics:
+        parts.append(f"accuracy {metrics['rewards/accuracy']:.3f}")
+        parts.append(f"margin {metrics['rewards/margin']:+.3f}")
+    if "tokens_per_second" in metrics:
+        parts.append(f"{metrics['tokens_per_second']:.0f} tokens/s")
+        parts.append(f"{metrics['peak_memory_bytes'] / 2**30:.2f} GiB")
+    return "  ".join(parts)

@@ -1,0 +1,195 @@
+"""What computes: one process, DDP or DeepSpeed, behind the few calls that the step needs.
+
+accelerate starts the process group and wraps the model; the loop is ours. Gradients are those of a sum that the step
+has already divided by global counts, so every engine's averaging over ranks is undone by a factor `world_size`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwargs
+from accelerate.utils import InitProcessGroupKwargs
+from torch import Tensor
+
+from prefopt.batch import Batch
+from prefopt.errors import RunError
+from prefopt.model.policy import Policy
+from prefopt.settings import RunSettings
+from prefopt.train.optim import make_optimizer
+
+TIMEOUT = timedelta(minutes=30)
+
+
+class Engine:
+    """One rank's share of the machine.
+
+    rank, world_size: this process among all. device: where its batches go. is_main: whether it writes and prints.
+    policy: the unwrapped policy. module: the policy as it must be called (DDP- or DeepSpeed-wrapped).
+    """
+
+    def __init__(self, run: RunSettings) -> None:
+        """Start the process group. Make the policy next (ZeRO-3 shards it as it loads), then call `wrap`.
+
+        Raises: RunError where the world is not the one the launcher planned: two ranks that each believe they are
+            alone would train the same data twice and overwrite each other.
+        """
+        self.run = run
+        self.zero_stage = _zero_stage(run)
+        cpu = run.launch.device == "cpu" or not torch.cuda.is_available()
+        handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
+        if "RANK" in os.environ:  # with DeepSpeed on CPU, accelerate takes every rank for a world of one unless told
+            handlers.append(InitProcessGroupKwargs(backend="gloo" if cpu else "nccl", timeout=TIMEOUT))
+        self.accelerator = Accelerator(
+            cpu=cpu and self.zero_stage is None,
+            mixed_precision="bf16" if run.train.autocast == "bf16" else "no",
+            deepspeed_plugin=_deepspeed_plugin(run),
+            kwargs_handlers=handlers,
+        )
+        self.rank = self.accelerator.process_index
+        self.world_size = self.accelerator.num_processes
+        self.device = self.accelerator.device
+        self.is_main = self.rank == 0
+        planned = int(os.environ.get("PREFOPT_WORLD_SIZE", "1"))
+        if self.world_size != planned:
+            raise RunError(
+                f"the launcher planned {planned} processes but this one sees {self.world_size}",
+                "start the run with `prefopt train`, which sets up the process group",
+            )
+        self.policy: Policy
+        self.module: Any
+        self.optimizer: torch.optim.Optimizer
+
+    def wrap(self, policy: Policy) -> None:
+        """Put the policy under this engine, with an optimiser over its trainable parameters.
+
+        Raises: RunError where the engine replaced the optimiser or the clipping that the recipe states.
+        """
+        self.policy = policy
+        trainable = [p for p in policy.parameters() if p.requires_grad]
+        self._own_optimizer = make_optimizer(trainable, self.run.optim)
+        policy.train()
+        self.module, self.optimizer = self.accelerator.prepare(policy, self._own_optimizer)
+        if self.zero_stage is not None:
+            inner = self.module.optimizer.optimizer
+            if type(inner) is not type(self._own_optimizer):
+                raise RunError(f"DeepSpeed trains with {type(inner).__name__}, not with AdamW", "drop the offload keys")
+            if (self.module.gradient_clipping() or None) != self.run.optim.max_grad_norm:
+                raise RunError(f"DeepSpeed clips at {self.module.gradient_clipping()}, not at optim.max_grad_norm")
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The wrapped policy's forward."""
+        return self.module(batch)
+
+    @property
+    def in_force(self) -> str:
+        """One line: what really runs, read from the engine and not from the recipe."""
+        kind = "one process" if self.world_size == 1 else f"DDP over {self.world_size} processes"
+        if self.zero_stage is not None:
+            kind = f"DeepSpeed ZeRO-{self.module.zero_optimization_stage()} over {self.world_size} processes"
+        backend = f", {torch.distributed.get_backend()}" if torch.distributed.is_initialized() else ""
+        dtype = str(next(self.policy.parameters()).dtype).removeprefix("torch.")
+        clip = self.run.optim.max_grad_norm
+        return (
+            f"{kind}{backend} on {self.device.type}, {type(self._own_optimizer).__name__}, {dtype} weights,"
+            f" autocast {self.accelerator.mixed_precision}, layout {self.policy.layout},"
+            f" {'no clipping' if clip is None else f'clipping at {clip:g}'}"
+        )
+
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """The sum over ranks; every rank must call."""
+        if self.world_size > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's object, in order of ranks; every rank must call."""
+        if self.world_size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(gathered, value)
+        return gathered
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.accelerator.wait_for_everyone()
+
+    def set_lr(self, lr: float) -> None:
+        """The learning rate of the next step, in every group of whatever wraps the optimiser."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    @contextmanager
+    def micro_batch(self, last: bool) -> Iterator[Callable[[Tensor], None]]:
+        """Around forward and backward of one micro-batch; yields `backward`. Ranks exchange gradients at the last."""
+        if self.zero_stage is not None:
+            self.module.set_gradient_accumulation_boundary(last)
+            yield self.module.backward
+        elif self.world_size > 1 and not last:
+            with self.module.no_sync():
+                yield Tensor.backward
+        else:
+            yield Tensor.backward
+
+    def step(self) -> float:
+        """Clip, update, clear the gradients; returns the norm before clipping. One that is not finite updates nothing.
+
+        (Under DeepSpeed the norm is known only after the update; the caller stops before anything is saved.)
+        """
+        if self.zero_stage is not None:
+            self.module.step()
+            norm = self.module.get_global_grad_norm()
+            return float(norm)
+        trainable = [p for p in self.policy.parameters() if p.requires_grad]
+        most = self.run.optim.max_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(trainable, float("inf") if most is None else most).item()
+        if torch.isfinite(torch.tensor(norm)):
+            self._own_optimizer.step()
+        self._own_optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def gathered_state(self) -> dict[str, Tensor]:
+        """The whole model's tensors by their names in the transformers model; on rank 0 only, empty elsewhere."""
+        state = self.accelerator.get_state_dict(self.module) or {}
+        return {name.removeprefix("model."): tensor for name, tensor in state.items()} if self.is_main else {}
+
+    def close(self) -> None:
+        """End the process group; without it good runs sometimes end in an abort."""
+        self.accelerator.end_training()
+
+
+def _zero_stage(run: RunSettings) -> int | None:
+    config = run.deepspeed.config
+    return None if config is None else int(config.get("zero_optimization", {}).get("stage", 0))
+
+
+def _deepspeed_plugin(run: RunSettings) -> DeepSpeedPlugin | None:
+    """The recipe's DeepSpeed keys, and those that must agree with ours.
+
+    Micro-batches are planned, not loaded: their number differs from step to step, so DeepSpeed is told one a step and
+    each boundary by hand. It clips at 1.0 unless told, and casts nothing unless told.
+    """
+    if run.deepspeed.config is None:
+        return None
+    config = {
+        **run.deepspeed.config,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": run.optim.max_grad_norm or 0.0,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    stage = _zero_stage(run)
+    if stage == 3:
+        config["zero_optimization"] = {
+            **config["zero_optimization"],
+            "stage3_gather_16bit_weights_on_model_save": True,
+        }
+    if run.model.dtype == "bfloat16" or run.train.autocast == "bf16":
+        config["bf16"] = {"enabled": True}
+    return DeepSpeedPlugin(hf_ds_config=config, zero3_init_flag=stage == 3)

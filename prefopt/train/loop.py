@@ -1,0 +1,284 @@
+"""A whole run on one rank: from the run folder to a saved, verified model."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from prefopt.batch import Loss, Unit
+from prefopt.cache import cache_folder
+from prefopt.data.dataset import Prepared, open_prepared
+from prefopt.data.plan import Plan, make_plan
+from prefopt.errors import UserError
+from prefopt.losses import make_loss
+from prefopt.model.files import model_folder
+from prefopt.model.layout import settle_layout
+from prefopt.model.load import load_policy, load_tokenizer
+from prefopt.settings import RunSettings, load
+from prefopt.train import checkpoint
+from prefopt.train.card import model_card
+from prefopt.train.checkpoint import Progress
+from prefopt.train.display import Display, summarise
+from prefopt.train.engine import Engine
+from prefopt.train.evaluate import evaluate
+from prefopt.train.finish import save_and_verify
+from prefopt.train.optim import learning_rates
+from prefopt.train.reference import attach_reference
+from prefopt.train.rows import Rows
+from prefopt.train.sample import sample
+from prefopt.train.signals import StopFlag
+from prefopt.train.step import NonFiniteError, train_step
+from prefopt.train.track import Clock, MetricsFile, Tracker
+
+STOPPED = 75
+"""Exit code of a run that was asked to stop and saved itself: the same command goes on (EX_TEMPFAIL)."""
+
+
+class Trainer:
+    """Everything a run needs, put together once; `run` is the loop."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.dir = run_dir
+        self.settings: RunSettings = load(run_dir / "run.yaml")
+        self.prepared: Prepared = open_prepared(json.loads((run_dir / "data.json").read_text(encoding="utf-8")))
+        self.loss: Loss = make_loss(self.settings.loss)
+        self.engine = Engine(self.settings)
+        self.display = Display(Console(), shown=self.engine.is_main)
+        self.tokenizer = load_tokenizer(self.settings.model)
+        self.start_folder = model_folder(self.settings.model.path, self.settings.model.revision)
+        _make_deterministic(self.settings)
+        self.rows, self.eval_rows = self._load_model_and_rows()
+        self.plan: Plan = self._make_plan()
+        self.rates = learning_rates(self.settings.optim, len(self.plan))
+        self.progress = self._resume()
+        self.metrics = MetricsFile(run_dir / "metrics.jsonl", self.progress.step, self.engine.is_main)
+        self.tracker = Tracker(self.engine, self.settings, run_dir)
+
+    def _load_model_and_rows(self) -> tuple[Rows, dict[str, Rows]]:
+        settings, sets = self.settings, [self.prepared.train, *self.prepared.eval.values()]
+        longest = max(Rows.longest(s) for s in sets)
+        torch.manual_seed(settings.train.seed)
+        self.engine.wrap(load_policy(settings.model, longest=longest))
+        settle_layout(self.engine.policy, self.engine, settings.model.layout)
+        self.display.say(self.engine.in_force)
+        shared = self.engine.policy.shares_prompts
+        rows = {s.name: Rows(s, self.loss.needs, shared) for s in sets}
+        if "reference" in self.loss.needs:
+            for each in rows.values():
+                attach_reference(self.engine, each, cache_folder(settings.data), longest, self.display.say)
+        train = rows.pop(self.prepared.train.name)
+        return train, rows
+
+    def _make_plan(self) -> Plan:
+        train = self.settings.train
+        return make_plan(
+            self.rows.costs,
+            self.rows.counts,
+            self.prepared.train.sources,
+            batch_size=train.batch_size,
+            epochs=train.epochs,
+            max_steps=train.max_steps,
+            seed=train.seed,
+            num_ranks=self.engine.world_size,
+            tokens_per_micro_batch=train.tokens_per_micro_batch,
+        )
+
+    def _resume(self) -> Progress:
+        """Put back the newest whole checkpoint, if there is one."""
+        found = checkpoint.newest(self.dir / "checkpoints") if self.engine.is_main else None
+        found = self.engine.gather(found)[0]
+        if found is None:
+            return Progress()
+        path, progress, complaints = found
+        for complaint in complaints:
+            self.display.say(f"checkpoint {complaint}")
+        checkpoint.load(self.engine, path)
+        self.display.say(f"resuming after step {progress.step} of {len(self.plan)}, from {path}")
+        return progress
+
+    def run(self) -> None:
+        """Evaluate, train, evaluate, save, verify.
+
+        Raises: NonFiniteError, RunError; UserError with exit code 75 after a signal, once everything is saved.
+        """
+        started = time.perf_counter()
+        progress, num_steps = self.progress, len(self.plan)
+        with self.display, StopFlag() as stop_flag:
+            self.display.steps(progress.step, num_steps)
+            if progress.step == 0:
+                progress.before = self._evaluate()
+            answers = _KeptAnswers(self.dir / "samples_before.json", self.engine.is_main)
+            if progress.step == 0:
+                answers.write(self._sample())
+            clock = Clock(self.engine)
+            stopped_early = False
+            for step in range(progress.step, num_steps):
+                clock.restart()
+                stop = self._step(step, clock, bool(stop_flag))
+                last = step + 1 == num_steps
+                if last or _due(self.settings.train.eval_every, step + 1, self.plan):
+                    stopped_early = self._judge(self._evaluate() if self.eval_rows else {})
+                if stop or last or stopped_early or _due(self.settings.train.save_every, step + 1, self.plan):
+                    self._save()
+                if stop and not last:
+                    raise UserError(
+                        f"stopped by a signal after step {step + 1} of {num_steps}, which is saved",
+                        "the same command goes on from there",
+                        STOPPED,
+                    )
+                if stopped_early:
+                    self.display.say(
+                        f"stopped early: no better {self.settings.train.best_metric} since {progress.best_step}"
+                    )
+                    break
+            self._finish(answers, started)
+
+    def _step(self, step: int, clock: Clock, stop: bool) -> bool:
+        self.engine.set_lr(self.rates[step])
+        micro_batches = self.rows.micro_batches(self.plan.cut(step), self.engine.rank)
+        try:
+            result = train_step(self.engine, self.loss, micro_batches, step, stop)
+        except NonFiniteError as error:
+            if self.engine.is_main:
+                (self.dir / "nonfinite.json").write_text(json.dumps({"step": step + 1, "rows": error.rows}, indent=1))
+            raise
+        self.progress.step = step + 1
+        units, tokens, stop_asked = result.pop("units"), result.pop("tokens"), result.pop("stop")
+        timings = clock.read(tokens, units[Unit.PAIR] or units[Unit.RESPONSE])
+        place = {"step": step + 1, "epoch": self.plan.epoch(step + 1)}
+        if (step + 1) % self.settings.train.log_every == 0 or step + 1 == len(self.plan):
+            values = {**place, "lr": self.rates[step], **result, **timings}
+            self.metrics.write(values)
+            self.tracker.log(values, step + 1)
+        self.display.step(step + 1, {**result, **timings})
+        return stop_asked
+
+    def _evaluate(self) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for name, rows in self.eval_rows.items():
+            found = evaluate(self.engine, self.loss, rows, self.settings.train.tokens_per_micro_batch)
+            values |= {f"eval/{name}/{key}": value for key, value in found.items()}
+            self.display.say(f"evaluation after step {self.progress.step} on {name}: {summarise(found)}")
+        if values:
+            line = {"step": self.progress.step, "epoch": self.plan.epoch(self.progress.step), **values}
+            self.metrics.write(line)
+            self.tracker.log(values, self.progress.step)
+        self.latest = values
+        return values
+
+    def _judge(self, values: dict[str, float]) -> bool:
+        """Keep track of the best evaluation; True where training should stop early."""
+        name, progress = self.settings.train.best_metric, self.progress
+        if name is None:
+            return False
+        if name not in values:
+            raise UserError(f"train.best_metric: there is no {name}", "known: " + ", ".join(sorted(values)))
+        value = values[name] * _direction(name)
+        if progress.best is None or value > progress.best:
+            progress.best, progress.best_step, progress.evaluations_since_best = value, progress.step, 0
+            self._save()
+        else:
+            progress.evaluations_since_best += 1
+        patience = self.settings.train.early_stop_patience
+        return patience is not None and progress.evaluations_since_best >= patience
+
+    def _sample(self) -> list[str]:
+        settings = self.settings.sample
+        if not settings.count:
+            return []
+        rows = next(iter(self.eval_rows.values()), self.rows)
+        return sample(self.engine, self.tokenizer, rows, settings, self.settings.train.seed)
+
+    def _save(self) -> None:
+        self.metrics.sync()
+        checkpoint.save(self.engine, self.dir / "checkpoints", self.progress, self.settings.train.keep_checkpoints)
+
+    def _finish(self, answers: _KeptAnswers, started: float) -> None:
+        """The best weights if they were asked for, samples, the model folder, result.json."""
+        progress = self.progress
+        if progress.best_step is not None and progress.best_step != progress.step:
+            best = self.dir / "checkpoints" / f"step-{progress.best_step:08d}"
+            self.display.say(
+                f"taking the weights of step {progress.best_step}, best by {self.settings.train.best_metric}"
+            )
+            checkpoint.load_weights(self.engine, best)
+            progress.step = progress.best_step
+            self._evaluate()
+        after = getattr(self, "latest", None) or (self._evaluate() if self.eval_rows else {})
+        answers.compare(self._sample(), next(iter(self.eval_rows.values()), self.rows), self.dir / "samples.jsonl")
+        card = model_card(self.settings, progress.before, after, len(self.plan))
+        difference = save_and_verify(
+            self.engine, self.tokenizer, self.start_folder, self.rows, self.dir / "model", card
+        )
+        self.display.say(
+            f"saved {self.dir / 'model'}; a fresh process finds the same log-probabilities to {difference:.1e}"
+        )
+        self.tracker.close()
+        if self.engine.is_main:
+            result = {
+                "state": "done",
+                "steps": progress.step,
+                "seconds": time.perf_counter() - started,
+                "before": progress.before,
+                "after": after,
+                "metrics": after,
+                "reload_difference": difference,
+            }
+            temporary = self.dir / ".result.json"
+            temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+            temporary.replace(self.dir / "result.json")
+
+
+class _KeptAnswers:
+    """Answers before training: kept in the run folder, because a resumed run can no longer give them."""
+
+    def __init__(self, path: Path, is_main: bool) -> None:
+        self._path = path
+        self._is_main = is_main
+
+    def write(self, answers: list[str]) -> None:
+        if self._is_main and answers:
+            temporary = self._path.with_name(f".{self._path.name}")
+            temporary.write_text(json.dumps(answers, ensure_ascii=False), encoding="utf-8")
+            temporary.replace(self._path)
+
+    def compare(self, after: list[str], rows: Rows, path: Path) -> None:
+        """samples.jsonl: prompt, answer before, answer after, and the chosen response of the data."""
+        if not (self._is_main and after):
+            return
+        before = json.loads(self._path.read_text(encoding="utf-8"))
+        with open(path, "w", encoding="utf-8") as file:
+            for place, (old, new) in enumerate(zip(before, after, strict=True)):
+                line = {
+                    "id": rows[place].id,
+                    "prompt": rows.data.prompt_text(place),
+                    "before": old,
+                    "after": new,
+                    "chosen": rows.data.chosen_text(place),
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _due(every: str | int, step: int, plan: Plan) -> bool:
+    """Whether "epoch", "never" or every n steps falls on `step` steps done."""
+    if every == "epoch":
+        return step in plan.epoch_ends
+    return every != "never" and step % int(every) == 0
+
+
+def _direction(metric: str) -> float:
+    """-1 where less is better: a loss, an NLL."""
+    return -1.0 if "loss" in metric or metric.endswith("nll") else 1.0
+
+
+def _make_deterministic(settings: RunSettings) -> None:
+    if settings.train.deterministic and torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    np.random.seed(settings.train.seed)

@@ -1,0 +1,102 @@
+"""One optimiser step, the same gradient however the work was cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from prefopt.batch import Batch, Loss, LossOutput, Responses, Unit
+from prefopt.errors import RunError
+from prefopt.model.forward import respond
+from prefopt.train.engine import Engine
+from prefopt.train.metrics import Tally, means, nonfinite, nonfinite_rows, tally_batch
+
+
+class MicroBatch(NamedTuple):
+    """A batch, and whether it counts: a rank with nothing left runs one that does not, so that no rank waits."""
+
+    batch: Batch
+    real: bool
+
+
+class NonFiniteError(RunError):
+    """A number that is not finite. rows: the data rows it was seen in."""
+
+    def __init__(self, message: str, rows: list[str]) -> None:
+        super().__init__(message, "nothing of this step was saved; nonfinite.json in the run folder lists the rows")
+        self.rows = rows
+
+
+def count_units(engine: Engine, micro_batches: Sequence[MicroBatch]) -> dict[Unit, int]:
+    """Units in the whole step: over this rank's micro-batches and all ranks."""
+    counts = [m.batch.counts() for m in micro_batches if m.real]
+    local = torch.tensor([sum(c[unit] for c in counts) for unit in Unit], dtype=torch.int64, device=engine.device)
+    return dict(zip(Unit, engine.all_reduce(local).tolist(), strict=True))
+
+
+def train_step(engine: Engine, loss: Loss, micro_batches: Sequence[MicroBatch], step: int, stop: bool = False) -> dict:
+    """Forward and backward of every micro-batch, one update. Returns the step's metrics, the same on every rank.
+
+        gradient = d/d(weights) sum over components of weight * (sum of values over all micro-batches and ranks) / count
+
+    stop: this rank was asked to stop; the result's "stop" says whether any rank was.
+
+    Raises: NonFiniteError on every rank, before the update, where a log-probability, a loss value or the gradient is
+        not finite (under DeepSpeed the gradient's norm is known after the update, which is then never saved).
+    """
+    counts = count_units(engine, micro_batches)
+    tally = Tally()
+    outputs: list[tuple[MicroBatch, Responses, LossOutput]] = []
+    bad = torch.zeros((), dtype=torch.int64, device=engine.device)
+    for number, micro_batch in enumerate(micro_batches):
+        batch = micro_batch.batch.to(engine.device)
+        with engine.micro_batch(last=number == len(micro_batches) - 1) as backward:
+            responses = respond(engine, batch)
+            output = loss(responses)
+            # Engines average gradients over ranks; the total is already divided by the count over all of them.
+            backward(output.total(counts) * (engine.world_size if micro_batch.real else 0))
+        tally_batch(tally, responses, output, micro_batch.real)
+        bad = bad + nonfinite(responses, output) * int(micro_batch.real)
+        outputs.append((micro_batch, *_detached(responses, output)))
+    tally.add("_nonfinite", bad, 0)
+    tally.add("_stop", torch.tensor(float(stop), device=engine.device), 0)
+    tally.add("_tokens", torch.tensor(float(sum(m.batch.input_ids.shape[0] for m in micro_batches if m.real))), 0)
+    totals = tally.reduce(engine.all_reduce, engine.device)
+    if totals.pop("_nonfinite")[0]:
+        raise _name_rows(engine, outputs, step)
+    stop_asked, tokens = totals.pop("_stop")[0] > 0, totals.pop("_tokens")[0]
+    norm = engine.step()
+    if not torch.isfinite(torch.tensor(norm)):
+        mine = [row for m in micro_batches for row in m.batch.ids]
+        rows = sorted({row for ids in engine.gather(mine) for row in ids})
+        raise NonFiniteError(
+            f"step {step + 1}: the norm of the gradient is {norm}; the step had {len(rows)} rows", rows
+        )
+    metrics = means(totals, {c.name: c.weight for c in outputs[0][2].components})
+    return {**metrics, "grad_norm": norm, "stop": stop_asked, "tokens": tokens, "units": counts}
+
+
+def _detached(responses: Responses, output: LossOutput) -> tuple[Responses, LossOutput]:
+    """What is needed to name rows, without the graph that hangs on it."""
+    kept = replace(responses, logps=responses.logps.detach(), token_logps=responses.token_logps.detach())
+    components = tuple(c._replace(values=c.values.detach()) for c in output.components)
+    return kept, LossOutput(components, output.rewards)
+
+
+def _name_rows(engine: Engine, outputs: list[tuple[MicroBatch, Responses, LossOutput]], step: int) -> NonFiniteError:
+    """Every rank says which of its rows are not finite; all raise the same error."""
+    found: dict[str, set[str]] = {}
+    for micro_batch, responses, output in outputs:
+        if micro_batch.real:
+            for tensor, places in nonfinite_rows(responses, output).items():
+                found.setdefault(tensor, set()).update(micro_batch.batch.ids[p] for p in places)
+    merged: dict[str, set[str]] = {}
+    for part in engine.gather(found):
+        for tensor, ids in part.items():
+            merged.setdefault(tensor, set()).update(ids)
+    rows = sorted(set().union(*merged.values()))
+    named = ", ".join(rows[:5]) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+    return NonFiniteError(f"step {step + 1}: {' and '.join(sorted(merged))} not finite in {named}", rows)

@@ -1,0 +1,127 @@
+"""metrics.jsonl, which is always written, and the experiment tracker, where one is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+from prefopt.errors import UserError
+from prefopt.settings import RunSettings
+from prefopt.train.engine import Engine
+
+TIMINGS = frozenset({"tokens_per_second", "pairs_per_second", "peak_memory_bytes", "seconds"})
+"""Keys of metrics.jsonl that depend on the machine; all others are the same in a resumed run, bit for bit."""
+
+
+class MetricsFile:
+    """One JSON object per line: step, epoch, every metric. Written by rank 0."""
+
+    def __init__(self, path: Path, done: int, shown: bool) -> None:
+        """done: steps done at the checkpoint a run goes on from; later lines of an earlier attempt are taken back."""
+        self._file = None
+        if not shown:
+            return
+        if path.exists():
+            kept = [line for line in path.read_text(encoding="utf-8").split("\n") if _step(line) <= done]
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            temporary.replace(path)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Append a line; numbers keep every digit."""
+        if self._file is not None:
+            self._file.write(json.dumps(values) + "\n")
+            self._file.flush()
+
+    def sync(self) -> None:
+        """Onto the disk, before a checkpoint says that these steps are done."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
+
+def _step(line: str) -> float:
+    """The step of a line; infinite for an empty line or one that a crash cut in half."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return float("inf")
+
+
+class Clock:
+    """Throughput and memory of a step."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._start = time.perf_counter()
+
+    def restart(self) -> None:
+        """Call before a step: evaluation and saving do not count."""
+        self._start = time.perf_counter()
+
+    def read(self, tokens: float, pairs: float) -> dict[str, float]:
+        """tokens: places on the token axis of all ranks in the step; pairs: what fills the batch size."""
+        seconds = time.perf_counter() - self._start
+        return {
+            "tokens_per_second": tokens / seconds,
+            "pairs_per_second": pairs / seconds,
+            "peak_memory_bytes": peak_memory(self._engine.device),
+        }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the allocator's peak on a GPU, the process's largest resident size on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Tracker:
+    """The experiment tracker of the recipe, by accelerate; nothing where the recipe says none.
+
+    Raises: UserError where the tracker's library is not installed (accelerate would go on without a word).
+    """
+
+    def __init__(self, engine: Engine, run: RunSettings, run_dir: Path) -> None:
+        self._tracker = None
+        if run.tracker.name == "none" or not engine.is_main:
+            return
+        if find_spec(run.tracker.name) is None:
+            raise UserError(
+                f"tracker={run.tracker.name}: the library is not installed",
+                f"pip install 'prefopt[{run.tracker.name}]'",
+            )
+        tracker_class = LOGGER_TYPE_TO_CLASS[run.tracker.name]
+        places = {"logging_dir": str(run_dir)} if tracker_class.requires_logging_directory else {}
+        self._tracker = tracker_class(run.tracker.project, **places)
+        self._tracker.start()
+        self._tracker.store_init_configuration(_flat(asdict(run)))
+
+    def log(self, values: dict[str, Any], step: int) -> None:
+        """Numbers of a step."""
+        if self._tracker is not None:
+            self._tracker.log({k: v for k, v in values.items() if k != "step"}, step=step)
+
+    def close(self) -> None:
+        """Flush and end."""
+        if self._tracker is not None:
+            self._tracker.finish()
+
+
+def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{before}{key}.")
+        else:
+            flat[before + key] = value if isinstance(value, int | float | str | bool) else str(value)
+    return flat

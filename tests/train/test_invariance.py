@@ -1,0 +1,88 @@
+"""The gradient does not depend on how the work was cut: micro-batches, packing, sharing, ranks, ZeRO stage."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ragged import CUTS, LOSSES, make_engine, one_step, settings
+
+WORKER = Path(__file__).with_name("ragged.py")
+RELATIVE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def straight() -> dict[str, dict[str, Any]]:
+    """One process, one micro-batch, shared prompts."""
+    engine = make_engine(settings("one"))
+    return {loss: one_step(engine, loss, "one") for loss in LOSSES}
+
+
+@pytest.fixture(scope="module")
+def straight_lora() -> dict[str, dict[str, Any]]:
+    engine = make_engine(settings("one", lora=True))
+    return {loss: one_step(engine, loss, "one") for loss in LOSSES}
+
+
+def assert_same(got: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert got["units"] == expected["units"]
+    assert got["metrics"].keys() == expected["metrics"].keys()
+    for name, value in expected["metrics"].items():
+        assert got["metrics"][name] == pytest.approx(value, rel=RELATIVE, abs=1e-7), name
+    assert got["gradient"].keys() == expected["gradient"].keys()
+    both = [torch.cat([g[n].flatten() for n in sorted(g)]) for g in (got["gradient"], expected["gradient"])]
+    assert (both[0] - both[1]).norm() <= RELATIVE * both[1].norm()
+    for name, value in expected["gradient"].items():
+        assert (got["gradient"][name] - value).norm() <= 1e-4 * value.norm() + 1e-6 * both[1].norm(), name
+
+
+@pytest.mark.parametrize("layout", ["shared", "packed", "padded"])
+def test_one_process_any_cut_any_layout(layout: str, straight: dict[str, dict[str, Any]]) -> None:
+    engine = make_engine(settings("one", layout))
+    for loss in LOSSES:
+        for how, num_micro_batches in zip(CUTS, (1, 4, 13), strict=True):
+            got = one_step(engine, loss, how)
+            assert got["num_micro_batches"] == num_micro_batches
+            assert_same(got, straight[loss])
+
+
+def test_the_gradient_is_not_zero_and_differs_between_methods(straight: dict[str, dict[str, Any]]) -> None:
+    norms = {loss: s["metrics"]["grad_norm"] for loss, s in straight.items()}
+    assert min(norms.values()) > 0.1
+    assert len({round(n, 6) for n in norms.values()}) == len(norms)
+
+
+def two_ranks(tmp_path: Path, engine: str) -> dict[str, Any]:
+    out = tmp_path / "out.pt"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "DS_ACCELERATOR": "cpu"}
+    result = subprocess.run(
+        [*command, str(WORKER), str(out), engine], env=env, capture_output=True, text=True, check=False, timeout=400
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return torch.load(out, weights_only=False)
+
+
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("zero1", "zero2", "zero3", "ddp_lora", "zero3_lora")]
+
+
+@pytest.mark.parametrize("engine", ["ddp", *SLOW])
+def test_two_ranks_give_the_step_of_one(
+    engine: str,
+    tmp_path: Path,
+    straight: dict[str, dict[str, Any]],
+    straight_lora: dict[str, dict[str, Any]],
+) -> None:
+    found = two_ranks(tmp_path, engine)
+    assert "over 2 processes, gloo on cpu" in found["in_force"]
+    assert found["in_force"].startswith("DDP" if engine.startswith("ddp") else f"DeepSpeed ZeRO-{engine[4]}")
+    expected = straight_lora if engine.endswith("_lora") else straight
+    for (loss, how), got in found["results"].items():
+        assert got["num_micro_batches"] == {"one": 1, "four": 4, "alone": 7}[how]
+        assert_same(got, expected[loss])
+    assert found["results"].keys() == {(loss, how) for loss in LOSSES for how in CUTS}
