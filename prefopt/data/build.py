@@ -1,0 +1,163 @@
+"""One source to one artefact: recognise, encode in one or several processes, write."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefopt.data.artefact import Artefact, find_artefact, key_of, write_artefact
+from prefopt.data.encode import Chunk, Encoder
+from prefopt.data.fit import Limits
+from prefopt.data.formats import Recognised, recognise
+from prefopt.data.load import limited, open_source
+from prefopt.data.rows import Row
+from prefopt.data.select import DATA_NEEDS
+from prefopt.data.tokenizer import tokenizer_fingerprint
+from prefopt.errors import RunError, UserError
+from prefopt.settings import DataSettings, SourceSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ROWS_LOOKED_AT = 64  # to recognise a format
+_ROWS_PER_CHUNK = 256
+# Starting worker processes takes seconds (each imports transformers); fewer rows than this are done sooner without.
+_ROWS_WORTH_WORKERS = 20_000
+
+
+@dataclass(frozen=True)
+class Built:
+    """One source's artefact. from_cache: it was there already, and nothing was tokenised."""
+
+    source: SourceSettings
+    artefact: Artefact
+    from_cache: bool
+
+
+def build_source(
+    source: SourceSettings,
+    label: str | None,
+    settings: DataSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    needs: frozenset[str],
+    cache_dir: Path,
+) -> Built:
+    """Finds the source's encoded rows in the cache, or makes them.
+
+    label: the name its rows carry; None takes the last part of the path.
+
+    Raises: UserError for a file, format or setting that cannot serve; RunError for disk, network or a lost worker.
+    """
+    if source.weight <= 0:
+        raise UserError(f"{source.path}: weight must be above 0, not {source.weight}", "take the source out instead")
+    opened = open_source(source, label)
+    rows = limited(opened, source.limit)
+    first = list(islice(rows, _ROWS_LOOKED_AT))
+    if not first:
+        raise UserError(f"{source.path}: no rows in it")
+    recognised = recognise(first, source.format, source.path)
+    _check_needs(source, recognised, needs)
+    encoder = _encoder(settings, tokenizer, recognised, needs)
+    key = key_of(
+        {
+            "rows": opened.digest(),
+            "label": opened.label,
+            "limit": source.limit,
+            "tokenizer": tokenizer_fingerprint(tokenizer),
+            "template": tokenizer.chat_template,
+            "options": encoder.options(),
+        }
+    )
+    found = find_artefact(cache_dir, key)
+    if found is not None:
+        return Built(source, found, True)
+    facts = {
+        "label": opened.label,
+        "format": recognised.format.name,
+        "columns": sorted(recognised.columns),
+        "columns_unused": recognised.columns_unused,
+        "has_prompt_column": "prompt" in recognised.columns,
+    }
+    chunks = _encode_all(encoder, chain(first, rows), settings.num_workers)
+    return Built(source, write_artefact(cache_dir, key, facts, chunks), False)
+
+
+def _encoder(
+    settings: DataSettings, tokenizer: PreTrainedTokenizerBase, recognised: Recognised, needs: frozenset[str]
+) -> Encoder:
+    limits = Limits(settings.max_length, settings.max_prompt_length, settings.too_long)
+    return Encoder(tokenizer, recognised, needs & DATA_NEEDS, settings.pairs, settings.eos, limits)
+
+
+def _check_needs(source: SourceSettings, recognised: Recognised, needs: frozenset[str]) -> None:
+    for need in sorted(needs & DATA_NEEDS):
+        if need not in recognised.format.gives:
+            raise UserError(
+                f"{source.path}: the method needs {need}, which rows of format {recognised.format.name} do not have",
+                f"columns seen: {', '.join(sorted(recognised.columns))}; use other data or another loss",
+            )
+
+
+def _encode_all(encoder: Encoder, rows: Iterator[Row], num_workers: int | None) -> Iterator[Chunk]:
+    """Chunks in the order of the rows. Neither their cut nor what is in them depends on the number of workers."""
+    if num_workers is None:
+        head = list(islice(rows, _ROWS_WORTH_WORKERS))
+        num_workers = _num_cores() if len(head) == _ROWS_WORTH_WORKERS else 1
+        rows = chain(head, rows)
+    chunks = _chunks(rows)
+    if num_workers == 1:
+        return map(encoder.encode, chunks)
+    return _in_processes(encoder, chunks, num_workers)
+
+
+def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while chunk := list(islice(rows, _ROWS_PER_CHUNK)):
+        yield chunk
+
+
+def _num_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_processes(encoder: Encoder, chunks: Iterator[list[Row]], num_workers: int) -> Iterator[Chunk]:
+    # Spawned, not forked: a fork beside running threads (a progress display, torch, tokenizers) can hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(num_workers, context, _start_worker, (encoder,))
+    try:
+        waiting = deque(pool.submit(_work, chunk) for chunk in islice(chunks, 2 * num_workers))
+        while waiting:
+            done = waiting.popleft().result()
+            waiting.extend(pool.submit(_work, chunk) for chunk in islice(chunks, 1))
+            yield done
+    except BrokenProcessPool as error:
+        raise RunError(
+            "a tokenising process was ended from outside, most likely for lack of memory",
+            "set data.num_workers to a smaller number",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker_encoder: Encoder | None = (
+    None  # set once in each worker process: an encoder is too large to send with every chunk
+)
+
+
+def _start_worker(encoder: Encoder) -> None:
+    global _worker_encoder
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    _worker_encoder = encoder
+
+
+def _work(rows: list[Row]) -> Chunk:
+    assert _worker_encoder is not None
+    return _worker_encoder.encode(rows)

@@ -1,0 +1,168 @@
+"""Readers of single files: JSON Lines, JSON, CSV and Parquet, the first three also gzipped.
+
+A file that is broken as a whole is a `UserError` with file and line; what a row holds is not judged here.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from prefopt.data.rows import Row, as_object
+from prefopt.errors import RunError, UserError
+
+# Of a path, and the name that its rows carry.
+Reader = Callable[[Path, str], Iterator[Row]]
+_BOM = b"\xef\xbb\xbf"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, unzipped where its name ends in .gz.
+
+    Raises: UserError for a broken gzip file, RunError where the system refuses to read it.
+    """
+    try:
+        with open(path, "rb") as raw:
+            yield cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: not a whole gzip file ({error})", "copy or download the file again") from error
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _decode(raw: bytes, place: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{place}: not valid UTF-8 (byte 0x{raw[error.start]:02x} at position {error.start})",
+            "save the file as UTF-8; a number of UTF-16 or Latin-1 is not guessed",
+        ) from None
+
+
+def _parse(source: str, place: str) -> Any:
+    try:
+        return json.loads(source)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{place}: not valid JSON ({error.msg} at column {error.colno})",
+            "the line is cut short or damaged: repair or delete it",
+        ) from None
+    except RecursionError:
+        raise UserError(f"{place}: JSON nested too deeply to be a row") from None
+
+
+def read_jsonl(path: Path, label: str) -> Iterator[Row]:
+    """One object a line. Lines end at "\\n" only (U+2028 and U+0085 are text); blank lines are passed over."""
+    with _opened(path) as file:
+        for number, line in enumerate(file, 1):
+            raw = line.removeprefix(_BOM) if number == 1 else line
+            if raw.strip():
+                place = f"{path}:{number}"
+                yield Row(label, number, as_object(_parse(_decode(raw, place), place), place))
+
+
+def read_json(path: Path, label: str) -> Iterator[Row]:
+    """An array of objects; a file that begins with "{" is read as one object a line."""
+    with _opened(path) as file:
+        raw = file.read().removeprefix(_BOM)
+    if raw.lstrip()[:1] != b"[":
+        yield from read_jsonl(path, label)
+        return
+    source = _decode(raw, str(path))
+    try:
+        values = json.loads(source)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})",
+            "the file is cut short or damaged: copy or download it again",
+        ) from None
+    except RecursionError:
+        raise UserError(f"{path}: JSON nested too deeply to be rows") from None
+    for number, value in enumerate(values, 1):
+        yield Row(label, number, as_object(value, f"{path}: element {number}"))
+
+
+def read_csv(path: Path, label: str) -> Iterator[Row]:
+    """Comma-separated, the first line naming the columns; `number` counts rows after it. Empty fields are null."""
+    csv.field_size_limit(sys.maxsize)  # the default of 128 KiB is shorter than a long dialogue
+    with _opened(path) as file:
+        raw = file.read().removeprefix(_BOM)
+    reader = csv.reader(io.StringIO(_decode(raw, str(path)), newline=""), strict=True)
+    try:
+        columns = next(reader, [])
+        if len(set(columns)) != len(columns):
+            raise UserError(f"{path}:1: two columns of one name in {', '.join(columns)}")
+        number = 0
+        for fields in reader:
+            if not fields:
+                continue
+            number += 1
+            if len(fields) != len(columns):
+                raise UserError(
+                    f"{path}:{reader.line_num}: {len(fields)} fields where the first line names {len(columns)}",
+                    "a comma or a line break inside a field needs double quotes round the field",
+                )
+            yield Row(label, number, {c: f or None for c, f in zip(columns, fields)})
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
+
+
+def read_parquet(path: Path, label: str) -> Iterator[Row]:
+    """Rows of a Parquet file, a few hundred at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=512):
+                for value in batch.to_pylist():
+                    number += 1
+                    yield Row(label, number, value)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowException) as error:
+        raise UserError(
+            f"{path}: not a whole Parquet file ({_first_line(error)})", "copy or download it again"
+        ) from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({_first_line(error)})") from error
+
+
+READERS: dict[str, Reader] = {
+    ".jsonl": read_jsonl,
+    ".json": read_json,
+    ".csv": read_csv,
+    ".parquet": read_parquet,
+    ".jsonl.gz": read_jsonl,
+    ".json.gz": read_json,
+    ".csv.gz": read_csv,
+}
+
+
+def reader_of(path: Path) -> Reader | None:
+    """The reader that the file's name asks for, or None."""
+    name = path.name.lower()
+    return next((reader for suffix, reader in READERS.items() if name.endswith(suffix)), None)
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file's bytes, as hexadecimal digits."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,166 @@
+"""The data formats: how each is recognised from a file's columns, and what it can serve.
+
+| format | columns |
+|---|---|
+| examples | prompt (messages), candidates [{text, score, label, margins}], is_chat: our own records |
+| ranked | prompt, responses or candidates or completions, and scores (or rank: 0 is best) |
+| labels | prompt, completion (or response), label; or messages, label |
+| sharegpt | conversations [{from, value}], chosen, rejected |
+| hh | chosen, rejected: whole dialogues in one string, beginning "\\n\\nHuman:" |
+| trl | chosen, rejected, perhaps prompt, score_chosen, score_rejected; strings or conversations |
+| sft | prompt, completion (or response); instruction, input, output; or messages |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefopt.data.format_lists import (
+    CONVERSATIONS,
+    RANKS,
+    RESPONSE_LISTS,
+    RESPONSES,
+    read_examples,
+    read_labels,
+    read_ranked,
+    read_sft,
+)
+from prefopt.data.format_pairs import Columns, Parsed, Values, read_hh, read_sharegpt, read_trl
+from prefopt.data.rows import Row
+from prefopt.errors import UserError, did_you_mean
+from prefopt.records import Example
+
+# Columns that hold (part of) a prompt in files of other tools: `trl` has no use for them and must not take such a file.
+_OTHER_PROMPTS = frozenset({"question", "instruction", "input", "query"})
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to write rows.
+
+    name: what `format:` says. shape: its columns, for messages. gives: which needs of a method it can serve.
+    matches: whether a file with these columns and sample values is one. read: a row's values -> `Parsed`.
+    uses: every column it may look at.
+    """
+
+    name: str
+    shape: str
+    gives: frozenset[str]
+    matches: Callable[[Mapping[str, Any]], bool]
+    read: Callable[[Values, Columns], Parsed]
+    uses: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A format found in a file: `columns` are the file's, from its first rows."""
+
+    format: Format
+    columns: Columns = field(default_factory=frozenset)
+
+    @property
+    def columns_unused(self) -> list[str]:
+        """Columns that are not looked at."""
+        return sorted(self.columns - self.format.uses)
+
+    def example(self, row: Row) -> Example:
+        """The row as text. Raises: Unusable where it does not fit the format."""
+        parsed = self.format.read(row.value, self.columns)
+        return Example(row.id, parsed.prompt, parsed.candidates, parsed.is_chat)
+
+
+def _is_examples(seen: Mapping[str, Any]) -> bool:
+    candidates = seen.get("candidates")
+    return "prompt" in seen and isinstance(candidates, list) and bool(candidates) and isinstance(candidates[0], dict)
+
+
+def _is_ranked(seen: Mapping[str, Any]) -> bool:
+    judged = isinstance(seen.get("scores"), list) or any(isinstance(seen.get(name), list) for name in RANKS)
+    return "prompt" in seen and any(name in seen for name in RESPONSE_LISTS) and judged
+
+
+def _is_labels(seen: Mapping[str, Any]) -> bool:
+    return "label" in seen and _has_one_response(seen)
+
+
+def _is_sharegpt(seen: Mapping[str, Any]) -> bool:
+    return {"conversations", "chosen", "rejected"} <= seen.keys()
+
+
+def _is_hh(seen: Mapping[str, Any]) -> bool:
+    chosen = seen.get("chosen")
+    return "prompt" not in seen and "rejected" in seen and isinstance(chosen, str) and chosen.startswith("\n\nHuman:")
+
+
+def _is_trl(seen: Mapping[str, Any]) -> bool:
+    paired = {"chosen", "rejected"} <= seen.keys() or {"chosen_messages", "rejected_messages"} <= seen.keys()
+    return paired and ("prompt" in seen or not _OTHER_PROMPTS & seen.keys())
+
+
+def _is_sft(seen: Mapping[str, Any]) -> bool:
+    return "chosen" not in seen and ({"instruction", "output"} <= seen.keys() or _has_one_response(seen))
+
+
+def _has_one_response(seen: Mapping[str, Any]) -> bool:
+    spoken = any(isinstance(seen.get(name), list) for name in CONVERSATIONS)
+    return ("prompt" in seen and any(name in seen for name in RESPONSES)) or spoken
+
+
+def _format(
+    name: str, shape: str, gives: str, matches: Callable[[Mapping[str, Any]], bool], read: Any, *uses: str
+) -> Format:
+    return Format(name, shape, frozenset(gives.split()), matches, read, frozenset(uses))
+
+
+_ONE = ("prompt", *RESPONSES, *CONVERSATIONS)
+
+# In the order in which they are tried: the more particular first.
+FORMATS = {
+    f.name: f
+    for f in (
+        _format("examples", "prompt, candidates [{text, score, label}], is_chat", "pairs ranking labels margins",
+                _is_examples, read_examples, "prompt", "candidates", "is_chat", "id"),
+        _format("ranked", "prompt, responses, scores (or rank)", "pairs ranking labels",
+                _is_ranked, read_ranked, "prompt", "scores", *RESPONSE_LISTS, *RANKS),
+        _format("labels", "prompt, completion, label; or messages, label", "labels",
+                _is_labels, read_labels, "label", *_ONE),
+        _format("sharegpt", "conversations, chosen, rejected", "pairs ranking labels",
+                _is_sharegpt, read_sharegpt, "conversations", "chosen", "rejected", "system"),
+        _format("hh", "chosen, rejected beginning with a Human turn", "pairs ranking labels",
+                _is_hh, read_hh, "chosen", "rejected"),
+        _format("trl", "prompt (or none), chosen, rejected", "pairs ranking labels",
+                _is_trl, read_trl, "prompt", "chosen", "rejected", "chosen_messages", "rejected_messages",
+                "score_chosen", "score_rejected"),
+        _format("sft", "prompt, completion; instruction, input, output; or messages", "",
+                _is_sft, read_sft, "instruction", "input", "output", "system", "history", *_ONE),
+    )
+}  # fmt: skip
+
+
+def recognise(rows: Sequence[Row], name: str, label: str) -> Recognised:
+    """The format of a file, from its first rows, or the one that `name` asks for.
+
+    name: a format or "auto". label: the file, for the message.
+
+    Raises: UserError where no format fits, or there is none of that name.
+    """
+    seen: dict[str, Any] = {}
+    for row in rows:
+        for column, value in row.value.items():
+            if seen.get(column) is None:
+                seen[column] = value
+    if name != "auto":
+        if name not in FORMATS:
+            raise UserError(f"format: there is no format {name!r}", did_you_mean(name, (*FORMATS, "auto")))
+        return Recognised(FORMATS[name], frozenset(seen))
+    for known in FORMATS.values():
+        if known.matches(seen):
+            return Recognised(known, frozenset(seen))
+    shapes = "; ".join(f"{f.name} ({f.shape})" for f in FORMATS.values())
+    columns = ", ".join(str(column) for column in seen) or "none"
+    raise UserError(
+        f"{label}: its columns ({columns}) fit no format that prefopt knows",
+        f"rename columns, or set format to one of: {shapes}",
+    )

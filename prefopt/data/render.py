@@ -1,0 +1,88 @@
+"""An example as text: the prompt, and what each response adds to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from prefopt.data.rows import Unusable
+from prefopt.errors import UserError
+from prefopt.records import Candidate, Example, Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Rendered(NamedTuple):
+    """prompt + responses[i] is what the model reads; where a template closes a response with EOS, it ends there."""
+
+    prompt: str
+    responses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Turns examples into text: conversations through the tokenizer's chat template, plain rows as they stand."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def __call__(self, example: Example, candidates: tuple[Candidate, ...]) -> Rendered:
+        """The text of `example`'s prompt and of these of its responses.
+
+        Raises: UserError for a conversation where there is no template; Unusable where the template refuses it.
+        """
+        if not example.is_chat:
+            return Rendered(example.prompt[0].content, tuple(c.text for c in candidates))
+        if self.tokenizer.chat_template is None:
+            raise no_template(example.id)
+        (prompt,) = self._apply([example.prompt], True)
+        wholes = self._apply([(*example.prompt, Message("assistant", c.text)) for c in candidates], False)
+        responses = []
+        for candidate, whole in zip(candidates, wholes):
+            if not whole.startswith(prompt):
+                raise Unusable(
+                    "template changes the prompt", "the dialogue with its answer begins otherwise than without"
+                )
+            responses.append(_cut_after_eos(whole[len(prompt) :], candidate.text, self._eos))
+        return Rendered(prompt, tuple(responses))
+
+    @cached_property
+    def _eos(self) -> str | None:
+        return self.tokenizer.eos_token
+
+    def _apply(self, dialogues: list[tuple[Message, ...]], add_generation_prompt: bool) -> list[str]:
+        from jinja2 import TemplateError
+
+        turns = [[{"role": m.role, "content": m.content} for m in dialogue] for dialogue in dialogues]
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise Unusable("chat template refuses the row", str(error).strip() or type(error).__name__) from None
+        return [str(text) for text in rendered]
+
+
+def no_template(where: str) -> UserError:
+    """What to say when a conversation meets a tokenizer without chat template."""
+    from prefopt.data.tokenizer import builtin_templates
+
+    return UserError(
+        f"{where}: this row is a conversation and the tokenizer has no chat template",
+        f"set data.chat_template to one of {', '.join(builtin_templates())}, to the path of a .jinja file, "
+        "or set model.tokenizer to a tokenizer that has one",
+    )
+
+
+def _cut_after_eos(rendered: str, content: str, eos: str | None) -> str:
+    """`rendered` without what the template writes behind the EOS with which it closes the answer (often a newline).
+
+    Only behind the answer itself is EOS looked for: an answer may hold the same characters.
+    """
+    if not eos:
+        return rendered
+    said = rendered.rfind(content.strip())
+    tail = said + len(content.strip()) if said >= 0 else 0
+    end = rendered.rfind(eos, tail)
+    return rendered if end < 0 else rendered[: end + len(eos)]

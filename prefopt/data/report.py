@@ -1,0 +1,184 @@
+"""The account of a data set (`data_report.json`): what was read, kept, left out and changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prefopt.data.artefact import Artefact
+from prefopt.data.build import Built
+from prefopt.data.encoded_set import EncodedSet, Part
+from prefopt.errors import UserError
+from prefopt.settings import DataSettings
+
+_QUANTILES = {"min": 0.0, "p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+_ROWS_NAMED = 20
+
+
+class DropError(UserError):
+    """More rows had to be left out than `data.max_drop_fraction` allows.
+
+    report, left_out: as of a `Prepared`, so that the caller can write them before it stops.
+    """
+
+    def __init__(self, message: str, hint: str, report: dict[str, Any], left_out: list[dict[str, Any]]) -> None:
+        super().__init__(message, hint)
+        self.report = report
+        self.left_out = left_out
+
+
+def make_report(
+    built: Mapping[str, Sequence[Built]],
+    sets: Mapping[str, EncodedSet],
+    settings: DataSettings,
+    needs: frozenset[str],
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """The report, as JSON.
+
+    built: the sources by the set that names them. sets: what they became, held-out rows apart. about: goes in front
+    (tokenizer, template, fingerprint).
+    """
+    sources = [
+        {"set": name, **_about_source(one, settings, needs), **_account([_whole(one.artefact)], [one.artefact])}
+        for name, ones in built.items()
+        for one in ones
+    ]
+    artefacts = [one.artefact for ones in built.values() for one in ones]
+    train_prompts = sets["train"].prompt_hashes
+    return {
+        **about,
+        "from_cache": all(one.from_cache for ones in built.values() for one in ones),
+        "sources": sources,
+        "sets": {name: _about_set(name, rows, train_prompts) for name, rows in sets.items()},
+        "total": _account([_whole(a) for a in artefacts], artefacts),
+    }
+
+
+def check_drops(
+    built: Mapping[str, Sequence[Built]], limit: float, report: dict[str, Any], left_out: list[Any]
+) -> None:
+    """Raises: DropError where a set lost more than `limit` of its rows, or all of them."""
+    for name, ones in built.items():
+        read = sum(one.artefact.facts["read"] for one in ones)
+        kept = sum(one.artefact.facts["kept"] for one in ones)
+        if kept and (read - kept) / read <= limit:
+            continue
+        where = "data.train" if name == "train" else f"data.eval.{name}"
+        reasons = _by_reason([row for one in ones for row in one.artefact.left_out()])
+        top = ", ".join(f"{reason} ({rows['count']})" for reason, rows in list(reasons.items())[:3])
+        if not kept:
+            message = f"{where}: none of {read} rows can be used: {top}"
+            raise DropError(message, "`prefopt data` names every row that is left out", report, left_out)
+        share = f"{read - kept} of {read} rows ({(read - kept) / read:.1%})"
+        hint = (
+            f"`prefopt data` names the rows; mend them or the limits, or raise data.max_drop_fraction (now {limit:g})"
+        )
+        raise DropError(f"{where}: {share} are left out: {top}", hint, report, left_out)
+
+
+def _whole(artefact: Artefact) -> Part:
+    return Part(artefact, np.arange(artefact.facts["kept"]), 1.0)
+
+
+def _about_source(one: Built, settings: DataSettings, needs: frozenset[str]) -> dict[str, Any]:
+    facts = one.artefact.facts
+    return {
+        "path": one.source.path,
+        "format": facts["format"],
+        "columns_unused": facts["columns_unused"],
+        "weight": one.source.weight,
+        "limit": one.source.limit,
+        "from_cache": one.from_cache,
+        "conversions": _conversions(one, settings, needs),
+    }
+
+
+def _conversions(one: Built, settings: DataSettings, needs: frozenset[str]) -> list[str]:
+    """Where the method does not take the rows as they are, in words."""
+    facts = one.artefact.facts
+    unused, glued = (int(_whole(one.artefact).column(name).sum()) for name in ("num_unused", "num_glued"))
+    said = []
+    if glued:
+        said.append(f"{glued} responses follow their prompt without white space: plain rows are joined as they stand")
+    if facts["format"] == "trl" and not facts["has_prompt_column"]:
+        said.append("there is no prompt column: the prompt is what chosen and rejected share")
+    if "labels" in needs and facts["format"] not in ("labels", "examples"):
+        said.append("chosen responses are labelled desirable, rejected ones undesirable")
+    if unused and not needs & {"pairs", "ranking", "labels"}:
+        said.append(f"only the best response is imitated: {unused} rejected responses are not used by this method")
+    elif unused:
+        said.append(f"{unused} responses are in no pair ({settings.pairs}) and are not used")
+    return said
+
+
+def _about_set(name: str, rows: EncodedSet, train_prompts: np.ndarray) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "rows": len(rows),
+        "pairs": int(rows.num_pairs.sum()),
+        "responses": len(rows.response_lengths),
+        "tokens": int(rows.prompt_lengths.sum() + rows.response_lengths.sum()),
+        "fingerprint": rows.fingerprint,
+    }
+    if name != "train":
+        about["prompts_also_in_train"] = int(np.isin(rows.prompt_hashes, train_prompts).sum())
+    return about
+
+
+def _account(parts: list[Part], artefacts: list[Artefact]) -> dict[str, Any]:
+    """Counts over whole artefacts. Row numbers are given where there is one of them."""
+    rows = EncodedSet("", parts)
+    left_out = _by_reason([row for artefact in artefacts for row in artefact.left_out()], named=len(artefacts) == 1)
+
+    def column(name: str) -> np.ndarray:
+        return np.concatenate([part.column(name) for part in parts])
+
+    bos, responses = column("num_bos"), len(rows.response_lengths)
+    return {
+        "read": sum(artefact.facts["read"] for artefact in artefacts),
+        "kept": len(rows),
+        "dropped": left_out,
+        "pairs": int(rows.num_pairs.sum()),
+        "responses": responses,
+        "truncated": {
+            "prompts": int(column("prompt_cut").sum()),
+            "responses": int(column("num_eos_lost").sum()),
+        },
+        "identical_pairs": _count(left_out, "chosen equals rejected") + int(column("num_identical").sum()),
+        "empty_responses": _count(left_out, "empty response"),
+        "duplicate_prompts": len(rows) - len(np.unique(rows.prompt_hashes)),
+        "boundary_moved": int(column("num_moved").sum()),
+        "eos_kept": f"{int(column('num_eos').sum())} of {responses}",
+        "eos_lost": int(column("num_eos_lost").sum()),
+        "bos_per_row": {"min": int(bos.min()), "max": int(bos.max())} if len(bos) else None,
+        "texts_with_special_tokens": int(column("num_special").sum()),
+        "unknown_tokens": int(column("num_unknown").sum()),
+        "prompt_tokens": _quantiles(rows.prompt_lengths),
+        "response_tokens": _quantiles(rows.response_lengths),
+    }
+
+
+def _by_reason(left_out: list[dict[str, Any]], named: bool = True) -> dict[str, dict[str, Any]]:
+    """Counts and first row numbers, the most frequent reason first."""
+    rows: dict[str, list[int]] = {}
+    for row in left_out:
+        rows.setdefault(row["reason"], []).append(row["row"])
+    ordered = sorted(rows.items(), key=lambda item: (-len(item[1]), item[0]))
+    return {
+        reason: {"count": len(numbers), **({"rows": numbers[:_ROWS_NAMED]} if named else {})}
+        for reason, numbers in ordered
+    }
+
+
+def _count(left_out: dict[str, dict[str, Any]], reason: str) -> int:
+    return left_out[reason]["count"] if reason in left_out else 0
+
+
+def _quantiles(lengths: np.ndarray) -> dict[str, int] | None:
+    """Lengths in tokens that really occur (no interpolation)."""
+    if not len(lengths):
+        return None
+    values = np.quantile(lengths, list(_QUANTILES.values()), method="nearest")
+    return {name: int(value) for name, value in zip(_QUANTILES, values)}

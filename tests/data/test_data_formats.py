@@ -1,0 +1,226 @@
+"""Each format is recognised from its columns, read exactly, and its misfits are left out with a reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from prefopt.data.formats import FORMATS, recognise
+from prefopt.data.rows import Row, Unusable
+from prefopt.errors import UserError
+from prefopt.records import Candidate, Example, Message, example_to_json
+
+U, A, S = "user", "assistant", "system"
+
+
+def say(*turns: tuple[str, str]) -> list[dict]:
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+def read(value: dict, first: dict | None = None) -> tuple[str, Example]:
+    row = Row("f.jsonl", 7, value)
+    found = recognise([Row("f.jsonl", 1, first or value)], "auto", "f.jsonl")
+    return found.format.name, found.example(row)
+
+
+def prompt_of(example: Example) -> list[tuple[str, str]]:
+    return [(m.role, m.content) for m in example.prompt]
+
+
+def texts_of(example: Example) -> list[str]:
+    return [c.text for c in example.candidates]
+
+
+HH = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: sky?\n\nAssistant:"
+CASES = [
+    # columns, format, prompt, texts, scores, is_chat
+    ({"prompt": "p", "chosen": "c", "rejected": "r"}, "trl", [(U, "p")], ["c", "r"], [1, 0], False),
+    (
+        {"prompt": "p", "chosen": "c", "rejected": "r", "score_chosen": 7.5, "score_rejected": "2"},
+        "trl", [(U, "p")], ["c", "r"], [7.5, 2], False,
+    ),
+    (
+        {"prompt": say((S, "be"), (U, "p")), "chosen": say((A, "c")), "rejected": say((A, "r"))},
+        "trl", [(S, "be"), (U, "p")], ["c", "r"], [1, 0], True,
+    ),
+    (
+        {"chosen": say((U, "p"), (A, "c")), "rejected": say((U, "p"), (A, "r"))},
+        "trl", [(U, "p")], ["c", "r"], [1, 0], True,
+    ),
+    (  # the prompt apart, and again in front of both conversations
+        {"prompt": "p", "chosen": say((U, "p"), (A, "c")), "rejected": say((U, "p"), (A, "r")), "messages": []},
+        "trl", [(U, "p")], ["c", "r"], [1, 0], True,
+    ),
+    (
+        {"chosen": "Q: sky? A: blue", "rejected": "Q: sky? A: black"},
+        "trl", [(U, "Q: sky? A:")], [" blue", " black"], [1, 0], False,
+    ),
+    (
+        {"chosen_messages": say((U, "p"), (A, "c")), "rejected_messages": say((U, "p"), (A, "r"))},
+        "trl", [(U, "p")], ["c", "r"], [1, 0], True,
+    ),
+    (
+        {"chosen": HH + " Blue.", "rejected": HH + "  Red\n"},
+        "hh", [(U, "hi"), (A, "hello"), (U, "sky?")], ["Blue.", " Red\n"], [1, 0], True,
+    ),
+    (
+        {"conversations": [{"from": "system", "value": "be"}, {"from": "human", "value": "p"}],
+         "chosen": {"from": "gpt", "value": "c"}, "rejected": "r"},
+        "sharegpt", [(S, "be"), (U, "p")], ["c", "r"], [1, 0], True,
+    ),
+    (
+        {"prompt": "p", "responses": ["a", "b", "c"], "scores": [1, 3, 2.5]},
+        "ranked", [(U, "p")], ["a", "b", "c"], [1, 3, 2.5], False,
+    ),
+    ({"prompt": "p", "responses": ["a", "b"], "rank": [1, 0]}, "ranked", [(U, "p")], ["a", "b"], [-1, 0], False),
+    ({"prompt": "p", "completion": "c"}, "sft", [(U, "p")], ["c"], [None], False),
+    ({"prompt": "p", "response": "c"}, "sft", [(U, "p")], ["c"], [None], False),
+    ({"instruction": "i", "input": "x", "output": "o"}, "sft", [(U, "i\nx")], ["o"], [None], True),
+    ({"instruction": "i", "input": "", "output": "o"}, "sft", [(U, "i")], ["o"], [None], True),
+    ({"messages": say((U, "p"), (A, "c"))}, "sft", [(U, "p")], ["c"], [None], True),
+    ({"prompt": "p", "messages": say((U, "p"), (A, "c"))}, "sft", [(U, "p")], ["c"], [None], True),
+    (  # parts of text are joined; other names for the roles
+        {"messages": [{"role": "Human", "content": [{"type": "text", "text": "p"}, {"type": "text", "value": "q"}]},
+                      {"role": "gpt", "content": "c"}]},
+        "sft", [(U, "pq")], ["c"], [None], True,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "name", "prompt", "texts", "scores", "is_chat"), CASES)
+def test_a_row_is_recognised_and_read(row, name, prompt, texts, scores, is_chat):
+    found, example = read(row)
+    assert found == name
+    assert example.id == "f.jsonl:7"
+    assert prompt_of(example) == prompt
+    assert texts_of(example) == texts
+    assert [c.score for c in example.candidates] == scores
+    assert example.is_chat is is_chat
+
+
+@pytest.mark.parametrize("label", [True, 1, "true", "1"])
+def test_a_label_may_be_a_boolean_or_its_spelling(label):
+    for row in ({"prompt": "p", "completion": "c"}, {"messages": say((U, "p"), (A, "c"))}):
+        name, example = read({**row, "label": label})
+        assert name == "labels"
+        assert [c.label for c in example.candidates] == [True]
+
+
+def test_our_own_records_are_read_back():
+    import json
+
+    written = Example("x", (Message(U, "p"),), (Candidate("a", 1.5, None, (0.1, 2.0)), Candidate("b", 0.0)), False)
+    name, example = read(json.loads(example_to_json(written)))
+    assert name == "examples"
+    assert (example.prompt, example.candidates, example.is_chat) == (written.prompt, written.candidates, False)
+
+
+TRL = {"prompt": "p", "chosen": "c", "rejected": "r"}
+DIALOGUES = {"chosen": HH + " a", "rejected": HH + " b"}
+RANKED = {"prompt": "p", "responses": ["a"], "scores": [1]}
+CONVERSATION = {"prompt": say((U, "p")), "chosen": say((A, "c")), "rejected": say((A, "r"))}
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "reason"),
+    [
+        (TRL, {"chosen": None}, "missing chosen"),
+        (TRL, {"rejected": True}, "rejected is not a string"),
+        (TRL, {"chosen": 3}, "chosen is not a string"),
+        (TRL, {"chosen": [["c"]]}, "chosen is not a string"),
+        (TRL, {"chosen": "half \ud800"}, "chosen is not valid text"),
+        (TRL, {"prompt": None}, "missing prompt"),
+        (TRL, {"prompt": 5}, "prompt is neither text nor messages"),
+        (TRL | {"score_chosen": 1, "score_rejected": 0}, {"score_chosen": float("nan")}, "score_chosen is not finite"),
+        (TRL | {"score_chosen": 1, "score_rejected": 0}, {"score_chosen": -1}, "scores contradict chosen and rejected"),
+        (CONVERSATION, {"chosen": []}, "chosen is not a string"),
+        (CONVERSATION, {"chosen": say((U, "c"))}, "prompt is not in the dialogues"),
+        (CONVERSATION, {"chosen": [{"role": "narrator", "content": "c"}]}, "unknown role"),
+        (CONVERSATION, {"chosen": [{"role": A, "content": None}]}, "message content is not a string"),
+        (CONVERSATION, {"chosen": [{"role": A, "content": "", "tool_calls": [1]}]}, "message holds more than text"),
+        (CONVERSATION, {"chosen": [{"role": A, "content": [{"type": "image"}]}]}, "message part is not text"),
+        (CONVERSATION, {"chosen": say((A, "x"), (U, "y"), (A, "c"))}, "dialogues differ before the last answer"),
+        ({"chosen": "a b", "rejected": "a c"}, {"chosen": "x y"}, "no common prompt"),
+        (DIALOGUES, {"chosen": "Hi"}, "chosen does not begin with a Human turn"),
+        (DIALOGUES, {"chosen": "\n\nHuman: hi"}, "chosen does not end with an answer"),
+        (
+            DIALOGUES,
+            {"chosen": "\n\nHuman: other\n\nAssistant: a"},
+            "dialogues differ before the last answer",
+        ),
+        (RANKED, {"scores": [1, 2]}, "responses and scores differ in length"),
+        (RANKED, {"scores": [True]}, "scores is not a number"),
+        (RANKED, {"responses": [False]}, "responses is neither text nor messages"),
+        ({"prompt": "p", "completion": "c", "label": True}, {"label": "maybe"}, "label is not true or false"),
+        ({"messages": say((U, "p"), (A, "c"))}, {"messages": say((U, "p"))}, "messages does not end with an answer"),
+        ({"messages": say((U, "p"), (A, "c"))}, {"messages": say((A, "c"))}, "missing prompt"),
+        ({"instruction": "i", "output": "o"}, {"output": ["o"]}, "output is not a string"),
+    ],
+)  # fmt: skip
+def test_a_row_that_does_not_fit_says_why(good, bad, reason):
+    read(good)
+    with pytest.raises(Unusable) as error:
+        read({**good, **bad}, first=good)
+    assert error.value.reason == reason
+
+
+def test_no_kind_of_value_anywhere_makes_a_reader_crash():
+    values = [
+        None,
+        True,
+        0,
+        1.5,
+        "",
+        "x",
+        [],
+        [[]],
+        [None],
+        {},
+        [{}],
+        [{"role": 1}],
+        {"from": "gpt", "value": []},
+        "\ud800",
+    ]
+    for row, *_ in [
+        *CASES,
+        ({"prompt": "p", "completion": "c", "label": True},),
+        ({"prompt": "p", "candidates": [{"text": "a"}]},),
+    ]:
+        for column in row:
+            for value in values:
+                try:
+                    read({**row, column: value}, first=row)
+                except Unusable:
+                    continue
+        with pytest.raises(Unusable, match="missing"):
+            read({}, first=row)
+
+
+def test_columns_seen_only_in_later_rows_count():
+    rows = [Row("f", 1, {"prompt": "p", "chosen": "c"}), Row("f", 2, {"prompt": "p", "rejected": "r", "extra": 1})]
+    found = recognise(rows, "auto", "f")
+    assert found.format.name == "trl"
+    assert found.columns_unused == ["extra"]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"input": "a", "output_1": "b", "output_2": "c", "label": 1},
+        {"instruction": "a", "chosen": "b", "rejected": "c"},  # its prompt would be lost
+        {"text": "a"},
+        {},
+    ],
+)
+def test_unknown_columns_are_listed_with_the_known_formats(columns):
+    with pytest.raises(UserError, match="fit no format") as error:
+        recognise([Row("f.jsonl", 1, columns)], "auto", "f.jsonl")
+    assert all(column in error.value.message for column in columns)
+    assert all(name in error.value.hint for name in FORMATS)
+
+
+def test_a_format_can_be_asked_for_by_name():
+    row = Row("f", 1, {"chosen": "a b", "rejected": "a c"})
+    assert recognise([row], "hh", "f").format.name == "hh"
+    with pytest.raises(UserError, match="no format 'rankd'") as error:
+        recognise([row], "rankd", "f")
+    assert "ranked" in error.value.hint
