@@ -42,7 +42,7 @@ class Display:
     def say(self, text: str) -> None:
         """A line of text, above the bar where there is one."""
         if self.shown:
-            self.console.print(text, markup=False, highlight=False)
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def steps(self, done: int, total: int) -> None:
         """Set the bar."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwargs
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import Tensor
 
 from prefopt.batch import Batch
@@ -76,6 +76,11 @@ class Engine:
         policy.train()
         self.module, self.optimizer = self.accelerator.prepare(policy, self._own_optimizer)
         if self.zero_stage is not None:
+            if self.accelerator.distributed_type is not DistributedType.DEEPSPEED:
+                raise RunError(
+                    f"the recipe asks for DeepSpeed but accelerate runs {self.accelerator.distributed_type.value}",
+                    "unset ACCELERATE_USE_CPU and start the run with `prefopt train`",
+                )
             inner = self.module.optimizer.optimizer
             if type(inner) is not type(self._own_optimizer):
                 raise RunError(f"DeepSpeed trains with {type(inner).__name__}, not with AdamW", "drop the offload keys")

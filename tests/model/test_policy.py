@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from prefopt.batch import Encoded
-from prefopt.data.pack import pack
+from prefopt.pack import pack
 from prefopt.model import logps
 from prefopt.model.forward import respond
 from prefopt.model.policy import Policy

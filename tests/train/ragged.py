@@ -1,6 +1,6 @@
 """Ragged examples, and one optimiser step on them: what the invariance matrix compares. Also the two-rank worker.
 
-    torchrun --nproc_per_node 2 tests/train/ragged.py OUT.pt ENGINE       ENGINE: ddp, zero1, zero2, zero3
+torchrun --nproc_per_node 2 tests/train/ragged.py OUT.pt ENGINE       ENGINE: ddp, zero1, zero2, zero3
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from prefopt.batch import Encoded
 from prefopt.data.plan import Cut, cut
 from prefopt.losses import make_loss
 from prefopt.model.load import load_policy
+from prefopt.model.policy import Policy
 from prefopt.settings import DeepSpeedSettings, LoraSettings, RunSettings
 from prefopt.train.engine import Engine
 from prefopt.train.rows import Rows
@@ -77,13 +78,24 @@ def settings(engine: str, layout: str = "shared", lora: bool = False) -> RunSett
 
 def make_engine(run: RunSettings) -> Engine:
     engine = Engine(run)
-    torch.manual_seed(0)
-    engine.wrap(load_policy(run.model, longest=64))
-    if run.model.lora is not None:  # B starts at zero, where half of the gradient vanishes
-        for name, parameter in engine.policy.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
+    policy = load_policy(run.model, longest=64)
+    if run.model.lora is not None:
+        set_adapters(policy, sharded=engine.zero_stage == 3)
+    engine.wrap(policy)
     return engine
+
+
+def set_adapters(policy: Policy, sharded: bool) -> None:
+    """The same adapters under every engine. (B starts at zero, where half of the gradient vanishes.)"""
+    random = torch.Generator().manual_seed(1)
+    for parameter in [p for n, p in policy.named_parameters() if "lora_" in n]:
+        if sharded:
+            import deepspeed
+
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+                torch.nn.init.normal_(parameter, std=0.1, generator=random)
+        else:
+            torch.nn.init.normal_(parameter, std=0.1, generator=random)
 
 
 def deal(rows: Rows, how: str, num_ranks: int) -> Cut:

@@ -1,0 +1,102 @@
+"""Every YAML composes, says what each key means, and has the keys and defaults of its dataclass."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prefopt.config import compose
+from prefopt.losses import loss_class, names
+from prefopt.recipe_files import GROUPS, choices, packaged, search_path, title
+from prefopt.settings import DataSettings, ModelSettings, OptimSettings, RunSettings, TrackerSettings
+
+FILES = sorted(packaged().rglob("*.yaml"))
+CHOICES = [(group, name) for group in GROUPS for name in choices(group, search_path())]
+
+SECTIONS = {f.name for f in fields(RunSettings)}
+"""Keys that need no comment in a recipe: the group's own file has one."""
+
+BASES = [
+    ("model/local.yaml", ModelSettings()),
+    ("data/local.yaml", DataSettings()),
+    ("optim/adamw.yaml", OptimSettings()),
+    ("tracker/none.yaml", TrackerSettings()),
+]
+"""The file of each group that lists every key, and the dataclass whose defaults it must state."""
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(packaged()).as_posix()
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES, ids=["=".join(choice) for choice in CHOICES])
+def test_every_choice_composes(group: str, name: str) -> None:
+    run = compose([f"{group}={name}"])
+    if group == "recipe":
+        assert run.name == name
+        assert run.model.path
+        assert run.data.train
+
+
+@pytest.mark.parametrize(("file", "defaults"), BASES, ids=[file for file, _ in BASES])
+def test_group_file_states_the_schemas_keys_and_defaults(file: str, defaults: object) -> None:
+    assert yaml.safe_load((packaged() / file).read_text(encoding="utf-8")) == asdict(defaults)  # type: ignore[call-overload]
+
+
+def test_train_yaml_states_the_schemas_keys_and_defaults() -> None:
+    stated = yaml.safe_load((packaged() / "train.yaml").read_text(encoding="utf-8"))
+    expected = {key: value for key, value in asdict(RunSettings()).items() if key not in GROUPS}
+    del stated["defaults"]
+    assert stated == expected
+
+
+@pytest.mark.parametrize("method", names())
+def test_loss_file_states_the_methods_keys_and_defaults(method: str) -> None:
+    stated = yaml.safe_load((packaged() / "loss" / f"{method}.yaml").read_text(encoding="utf-8"))
+    assert stated == {"name": method, **{f.name: f.default for f in fields(loss_class(method))}}
+
+
+def test_every_method_has_a_file_and_every_file_a_method() -> None:
+    assert list(choices("loss", search_path())) == names()
+
+
+@pytest.mark.parametrize("name", choices("tracker", search_path()))
+def test_tracker_file_chooses_the_tracker_it_is_named_after(name: str) -> None:
+    assert compose([f"tracker={name}"]).tracker == TrackerSettings(name=name)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_every_key_has_a_comment(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    in_defaults = False
+    for number, line in enumerate(lines):
+        key = re.match(r"( *)(?:- )?([\w.]+):", line)
+        if not line.startswith(" "):
+            in_defaults = line.startswith("defaults:")
+        if key is None or in_defaults or line.lstrip().startswith("#"):
+            continue
+        is_section = (
+            line.rstrip().endswith(":") and not key.group(1) and key.group(2) in {f.name for f in fields(RunSettings)}
+        )
+        above = lines[number - 1].lstrip() if number else ""
+        assert is_section or above.startswith("#") or "  #" in line, f"{name_of(file)}:{number + 1}: {line.strip()}"
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if name_of(f).startswith("recipe/")], ids=name_of)
+def test_recipe_is_global_and_names_its_source(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith("# @package _global_\n")
+    assert re.search(r"^# source: ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_every_file_has_a_title_for_help(file: Path) -> None:
+    assert title(file)
+
+
+def test_recipes_that_repeat_the_orpo_authors_runs_train_on_the_prompt() -> None:
+    assert compose(["recipe=orpo_mistral"]).loss["nll_over"] == "sequence"
