@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from prefopt.batch import Segment, Span
 
@@ -117,6 +117,14 @@ def _soft_capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scaling: float |
     scores = torch.tanh(scores / softcap) * softcap
     weights = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1, dtype=torch.promote_types(q.dtype, torch.float32))
     return weights.to(q.dtype) @ v
+
+
+def default_attention(model: PreTrainedModel) -> str:
+    """The attention a model runs exactly with on its own: SDPA, or eager where scores are soft-capped (Gemma 2)."""
+    config = model.config.get_text_config().to_dict()
+    if config.get("attn_logit_softcapping") is not None or not model._supports_sdpa:
+        return "eager"
+    return "sdpa"
 
 
 AttentionInterface.register(NAME, shared_prompt_attention)

@@ -1,4 +1,4 @@
-"""Loading a tokenizer and a policy, with errors a user can act on."""
+"""Loading a policy, with errors a user can act on."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from prefopt.errors import UserError
 from prefopt.model.files import model_folder
@@ -16,15 +15,6 @@ from prefopt.model.policy import Policy
 from prefopt.settings import LoraSettings, ModelSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
-    """The tokenizer that is saved beside the trained model, the one that encoded the data."""
-    path = settings.tokenizer or settings.path
-    try:
-        return AutoTokenizer.from_pretrained(path, revision=settings.revision)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.tokenizer: {path} has no tokenizer that loads: {_first_line(error)}") from None
 
 
 def load_policy(settings: ModelSettings, path: str | None = None, *, longest: int, adapters: bool = True) -> Policy:
@@ -61,10 +51,11 @@ def load_policy(settings: ModelSettings, path: str | None = None, *, longest: in
             f"model.path: {folder} lacks {len(missing)} weights, the first is {missing[0]}",
             "they would start at random; copy the whole model",
         )
+    has_adapters = settings.lora is not None and adapters
     if settings.lora is not None and adapters:
         model.name_or_path = settings.path  # what the adapter names as its base: a hub name stays one
         model = _with_adapters(model, settings.lora)
-    policy = Policy(model, "shared" if settings.layout == "auto" else settings.layout)
+    policy = Policy(model, "shared" if settings.layout == "auto" else settings.layout, has_adapters)
     if settings.gradient_checkpointing:
         policy.causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
         policy.causal_lm.enable_input_require_grads()
@@ -72,6 +63,8 @@ def load_policy(settings: ModelSettings, path: str | None = None, *, longest: in
 
 
 def _with_adapters(model: Any, lora: LoraSettings) -> Any:
+    from peft import LoraConfig, get_peft_model  # seconds of imports that only LoRA runs need
+
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,

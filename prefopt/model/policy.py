@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prefopt.batch import Batch
 from prefopt.model import attention
 from prefopt.model.logps import chosen_logps
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 LAYOUTS = ("shared", "packed", "padded")
 
@@ -23,13 +25,15 @@ class Policy(nn.Module):
 
     layout: shared: packed, the prompt once for all its responses. packed: the prompt repeated for each response.
         padded: one padded row per response, for models whose attention cannot be told where rows end.
+    has_adapters: `model` is a peft model around the transformers model.
     """
 
-    def __init__(self, model: PreTrainedModel | PeftModel, layout: str = "shared") -> None:
+    def __init__(self, model: PreTrainedModel | PeftModel, layout: str = "shared", has_adapters: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.has_adapters = has_adapters
         self.layout = layout
-        self._own_attention = default_attention(self.causal_lm)
+        self._own_attention = attention.default_attention(self.causal_lm)
         self.use_layout(layout)
 
     def use_layout(self, layout: str) -> None:
@@ -42,7 +46,7 @@ class Policy(nn.Module):
     @property
     def causal_lm(self) -> PreTrainedModel:
         """The transformers model itself, adapters injected where there are any."""
-        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        return self.model.get_base_model() if self.has_adapters else self.model
 
     @property
     def shares_prompts(self) -> bool:
@@ -117,7 +121,7 @@ class Policy(nn.Module):
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Adapters off: the model that a LoRA run started from. Without adapters: the model as it is."""
-        if isinstance(self.model, PeftModel):
+        if self.has_adapters:
             with self.model.disable_adapter():
                 yield
         else:
@@ -130,11 +134,3 @@ LOGIT_TRANSFORMS: dict[str, Any] = {
     "logits_scaling": lambda logits, scale: logits / scale,  # Granite
 }
 """What families do to logits after the head, by the configuration key that holds the number."""
-
-
-def default_attention(model: PreTrainedModel) -> str:
-    """The attention a model runs exactly with on its own: SDPA, or eager where scores are soft-capped (Gemma 2)."""
-    config = model.config.get_text_config().to_dict()
-    if config.get("attn_logit_softcapping") is not None or not model._supports_sdpa:
-        return "eager"
-    return "sdpa"

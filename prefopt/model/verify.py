@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from prefopt.model.policy import default_attention
+from prefopt.model.attention import default_attention
 
 
 def largest_difference(model: PreTrainedModel, probe: dict[str, torch.Tensor]) -> float:

@@ -15,11 +15,12 @@ from prefopt.batch import Loss, Unit
 from prefopt.cache import cache_folder
 from prefopt.data.dataset import Prepared, open_prepared
 from prefopt.data.plan import Plan, make_plan
+from prefopt.data.tokenizer import load_tokenizer
 from prefopt.errors import UserError
 from prefopt.losses import make_loss
 from prefopt.model.files import model_folder
 from prefopt.model.layout import settle_layout
-from prefopt.model.load import load_policy, load_tokenizer
+from prefopt.model.load import load_policy
 from prefopt.settings import RunSettings, load
 from prefopt.train import checkpoint
 from prefopt.train.card import model_card
@@ -50,7 +51,8 @@ class Trainer:
         self.loss: Loss = make_loss(self.settings.loss)
         self.engine = Engine(self.settings)
         self.display = Display(Console(), shown=self.engine.is_main)
-        self.tokenizer = load_tokenizer(self.settings.model)
+        model, template = self.settings.model, self.settings.data.chat_template
+        self.tokenizer = load_tokenizer(model.tokenizer or model.path, model.revision, template)
         self.start_folder = model_folder(self.settings.model.path, self.settings.model.revision)
         _make_deterministic(self.settings)
         self.rows, self.eval_rows = self._load_model_and_rows()
