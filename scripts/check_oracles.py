@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from prefopt.batch import Encoded, LossOutput, Responses
-from prefopt.data.pack import pack
+from prefopt.pack import pack
 from prefopt.losses import make_loss
 from prefopt.losses.orpo import ORPO
 from prefopt.model.forward import respond

@@ -1,0 +1,49 @@
+# make help      lists what follows
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# With another busy process on the cores, spinning OpenMP threads make a step thirty times slower.
+export OMP_WAIT_POLICY ?= passive
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: help install quickstart test test-all test-gpu check oracles wheel clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## makes .venv and installs prefopt with everything its tests need
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+quickstart: install ## trains a small model on this machine and shows what changed; no network beyond the install, no GPU
+	$(BIN)/prefopt train recipe=quickstart
+
+test: install ## the tests, under ten minutes on two cores
+	$(TEST) -m "not slow and not gpu"
+
+test-all: install ## all tests, the slow ones too (DeepSpeed on two ranks, the wheel in an empty environment)
+	$(TEST) -m "not gpu"
+
+test-gpu: install ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+check: install ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+oracles: install ## the table of methods against numbers recorded from their authors' code
+	$(BIN)/python scripts/check_oracles.py
+
+wheel: install ## builds dist/*.whl
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean: ## removes .venv and everything built; runs stay
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
