@@ -123,6 +123,13 @@ class Batch:
         return replace(self, **moved)
 
 
+class MicroBatch(NamedTuple):
+    """A batch, and whether it counts: a rank with nothing left runs one that does not, so that no rank waits."""
+
+    batch: Batch
+    real: bool
+
+
 @dataclass(frozen=True)
 class Responses:
     """All that a loss may see.
@@ -163,9 +170,9 @@ class Responses:
     @property
     def imitated_token_logps(self) -> Tensor:
         """The response tokens of the best rows: what Unit.TOKEN counts."""
-        is_best = self.lengths.new_zeros(self.lengths.shape[0], dtype=bool)
-        is_best[self.best] = True
-        return self.token_logps[is_best[self.row]]
+        is_best = self.lengths.new_zeros(self.lengths.shape[0])
+        is_best[self.best] = 1
+        return self.token_logps[is_best[self.row] == 1]
 
 
 class Component(NamedTuple):

@@ -34,9 +34,10 @@ def load_policy(settings: ModelSettings, path: str | None = None, *, longest: in
     for name in _dropout_keys(config):
         setattr(config, name, 0.0)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=DTYPES[settings.dtype], output_loading_info=True
         )
+        model, info = loaded
     except SafetensorError as error:
         raise UserError(
             f"model.path: a weights file in {folder} is cut or damaged ({_first_line(error)})", "copy it again"
@@ -67,7 +68,7 @@ def _with_adapters(model: Any, lora: LoraSettings) -> Any:
 
     config = LoraConfig(
         r=lora.r,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any number will do, as peft's own examples show
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",

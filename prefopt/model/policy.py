@@ -46,7 +46,8 @@ class Policy(nn.Module):
     @property
     def causal_lm(self) -> PreTrainedModel:
         """The transformers model itself, adapters injected where there are any."""
-        return self.model.get_base_model() if self.has_adapters else self.model
+        model: Any = self.model
+        return model.get_base_model() if self.has_adapters else model
 
     @property
     def shares_prompts(self) -> bool:
@@ -122,7 +123,8 @@ class Policy(nn.Module):
     def reference(self) -> Iterator[None]:
         """Adapters off: the model that a LoRA run started from. Without adapters: the model as it is."""
         if self.has_adapters:
-            with self.model.disable_adapter():
+            model: Any = self.model
+            with model.disable_adapter():
                 yield
         else:
             yield

@@ -40,7 +40,7 @@ def save_model(
     for name in off:
         setattr(config, name, original[name])
     try:
-        policy.model.save_pretrained(folder, state_dict=dict(state))
+        policy.model.save_pretrained(str(folder), state_dict=dict(state))
     finally:
         for name, value in off.items():
             setattr(config, name, value)

@@ -26,8 +26,8 @@ MANIFEST = "manifest.json"
 class Progress:
     """Where a run is, besides weights and optimiser. The position in the data is the number of steps done.
 
-    best, best_step: best value of train.best_metric and when. evaluations_since_best: for early stopping.
-    before: evaluation before the first update, for the comparison at the end.
+    best, best_step: best value of train.best_metric (larger is better) and when. evaluations_since_best: for early
+    stopping. before, latest, at_best: evaluations before the first update, of the last time, and at the best step.
     """
 
     step: int = 0
@@ -35,6 +35,8 @@ class Progress:
     best_step: int | None = None
     evaluations_since_best: int = 0
     before: dict[str, float] = field(default_factory=dict)
+    latest: dict[str, float] = field(default_factory=dict)
+    at_best: dict[str, float] = field(default_factory=dict)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -85,7 +87,7 @@ def newest(folder: Path) -> tuple[Path, Progress, list[str]] | None:
     """
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover)
-    complaints = []
+    complaints: list[str] = []
     for path in reversed(checkpoints(folder)):
         problem = _problem(path)
         if not problem:

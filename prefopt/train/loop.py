@@ -16,7 +16,7 @@ from prefopt.cache import cache_folder
 from prefopt.data.dataset import Prepared, open_prepared
 from prefopt.data.plan import Plan, make_plan
 from prefopt.data.tokenizer import load_tokenizer
-from prefopt.errors import UserError
+from prefopt.errors import UserError, did_you_mean
 from prefopt.losses import make_loss
 from prefopt.model.files import model_folder
 from prefopt.model.layout import settle_layout
@@ -58,8 +58,10 @@ class Trainer:
         self.rows, self.eval_rows = self._load_model_and_rows()
         self.plan: Plan = self._make_plan()
         self.rates = learning_rates(self.settings.optim, len(self.plan))
-        self.progress = self._resume()
-        self.metrics = MetricsFile(run_dir / "metrics.jsonl", self.progress.step, self.engine.is_main)
+        resumed = self._resume()
+        self.progress = resumed or Progress()
+        done = resumed.step if resumed else -1  # what was logged after the checkpoint is logged again
+        self.metrics = MetricsFile(run_dir / "metrics.jsonl", done, self.engine.is_main)
         self.tracker = Tracker(self.engine, self.settings, run_dir)
 
     def _load_model_and_rows(self) -> tuple[Rows, dict[str, Rows]]:
@@ -91,12 +93,12 @@ class Trainer:
             tokens_per_micro_batch=train.tokens_per_micro_batch,
         )
 
-    def _resume(self) -> Progress:
-        """Put back the newest whole checkpoint, if there is one."""
+    def _resume(self) -> Progress | None:
+        """Put back the newest whole checkpoint; None where there is none."""
         found = checkpoint.newest(self.dir / "checkpoints") if self.engine.is_main else None
         found = self.engine.gather(found)[0]
         if found is None:
-            return Progress()
+            return None
         path, progress, complaints = found
         for complaint in complaints:
             self.display.say(f"checkpoint {complaint}")
@@ -115,18 +117,27 @@ class Trainer:
             self.display.steps(progress.step, num_steps)
             if progress.step == 0:
                 progress.before = self._evaluate()
+                self._check_best_metric()
             answers = _KeptAnswers(self.dir / "samples_before.json", self.engine.is_main)
             if progress.step == 0:
                 answers.write(self._sample())
             clock = Clock(self.engine)
-            stopped_early = False
             for step in range(progress.step, num_steps):
+                if self._patience_is_over():
+                    say = f"stopped early: no better {self.settings.train.best_metric} since step {progress.best_step}"
+                    self.display.say(say)
+                    break
                 clock.restart()
                 stop = self._step(step, clock, bool(stop_flag))
                 last = step + 1 == num_steps
                 if last or _due(self.settings.train.eval_every, step + 1, self.plan):
-                    stopped_early = self._judge(self._evaluate() if self.eval_rows else {})
-                if stop or last or stopped_early or _due(self.settings.train.save_every, step + 1, self.plan):
+                    self._judge(self._evaluate())
+                if (
+                    stop
+                    or last
+                    or self._patience_is_over()
+                    or _due(self.settings.train.save_every, step + 1, self.plan)
+                ):
                     self._save()
                 if stop and not last:
                     raise UserError(
@@ -134,11 +145,6 @@ class Trainer:
                         "the same command goes on from there",
                         STOPPED,
                     )
-                if stopped_early:
-                    self.display.say(
-                        f"stopped early: no better {self.settings.train.best_metric} since {progress.best_step}"
-                    )
-                    break
             self._finish(answers, started)
 
     def _step(self, step: int, clock: Clock, stop: bool) -> bool:
@@ -162,7 +168,10 @@ class Trainer:
         return stop_asked
 
     def _evaluate(self) -> dict[str, float]:
+        """Held-out metrics of every eval set; nothing where train.eval_every is never."""
         values: dict[str, float] = {}
+        if self.settings.train.eval_every == "never":
+            return values
         for name, rows in self.eval_rows.items():
             found = evaluate(self.engine, self.loss, rows, self.settings.train.tokens_per_micro_batch)
             values |= {f"eval/{name}/{key}": value for key, value in found.items()}
@@ -171,24 +180,30 @@ class Trainer:
             line = {"step": self.progress.step, "epoch": self.plan.epoch(self.progress.step), **values}
             self.metrics.write(line)
             self.tracker.log(values, self.progress.step)
-        self.latest = values
+        self.progress.latest = values
         return values
 
-    def _judge(self, values: dict[str, float]) -> bool:
-        """Keep track of the best evaluation; True where training should stop early."""
+    def _check_best_metric(self) -> None:
+        name, known = self.settings.train.best_metric, self.progress.before
+        if name is not None and name not in known:
+            raise UserError(f"train.best_metric: no evaluation gives {name}", did_you_mean(name, known))
+
+    def _judge(self, values: dict[str, float]) -> None:
+        """Keep track of the best evaluation, and of how long ago it was; saves a new best one."""
         name, progress = self.settings.train.best_metric, self.progress
         if name is None:
-            return False
-        if name not in values:
-            raise UserError(f"train.best_metric: there is no {name}", "known: " + ", ".join(sorted(values)))
+            return
         value = values[name] * _direction(name)
         if progress.best is None or value > progress.best:
-            progress.best, progress.best_step, progress.evaluations_since_best = value, progress.step, 0
+            progress.best, progress.best_step, progress.at_best = value, progress.step, values
+            progress.evaluations_since_best = 0
             self._save()
         else:
             progress.evaluations_since_best += 1
+
+    def _patience_is_over(self) -> bool:
         patience = self.settings.train.early_stop_patience
-        return patience is not None and progress.evaluations_since_best >= patience
+        return patience is not None and self.progress.evaluations_since_best >= patience
 
     def _sample(self) -> list[str]:
         settings = self.settings.sample
@@ -210,9 +225,8 @@ class Trainer:
                 f"taking the weights of step {progress.best_step}, best by {self.settings.train.best_metric}"
             )
             checkpoint.load_weights(self.engine, best)
-            progress.step = progress.best_step
-            self._evaluate()
-        after = getattr(self, "latest", None) or (self._evaluate() if self.eval_rows else {})
+            progress.step, progress.latest = progress.best_step, progress.at_best
+        after = progress.latest
         answers.compare(self._sample(), next(iter(self.eval_rows.values()), self.rows), self.dir / "samples.jsonl")
         card = model_card(self.settings, progress.before, after, len(self.plan))
         difference = save_and_verify(

@@ -18,7 +18,10 @@ def make_optimizer(parameters: list[torch.nn.Parameter], settings: OptimSettings
     vectors = [p for p in parameters if _num_dims(p) <= 1]
     groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=settings.lr, betas=tuple(settings.betas), eps=settings.eps
+        [g for g in groups if g["params"]],
+        lr=settings.lr,
+        betas=(settings.betas[0], settings.betas[1]),
+        eps=settings.eps,
     )
 
 

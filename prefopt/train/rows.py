@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prefopt.batch import Encoded
+from prefopt.batch import Encoded, MicroBatch
 from prefopt.data.plan import Cut, cut
 from prefopt.pack import pack
-from prefopt.train.step import MicroBatch
 
 if TYPE_CHECKING:
     from prefopt.data.encoded_set import EncodedSet

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 
-from prefopt.batch import Batch, Loss, LossOutput, Responses, Unit
+from prefopt.batch import Loss, LossOutput, MicroBatch, Responses, Unit
 from prefopt.errors import RunError
 from prefopt.model.forward import respond
 from prefopt.train.engine import Engine
 from prefopt.train.metrics import Tally, means, nonfinite, nonfinite_rows, tally_batch
-
-
-class MicroBatch(NamedTuple):
-    """A batch, and whether it counts: a rank with nothing left runs one that does not, so that no rank waits."""
-
-    batch: Batch
-    real: bool
 
 
 class NonFiniteError(RunError):
