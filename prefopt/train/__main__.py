@@ -37,9 +37,14 @@ def main(run_dir: Path) -> int:
         trainer = Trainer(run_dir)
         trainer.run()
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
+        try:  # usually all ranks fail alike; the first to get here speaks for them
+            with open(run_dir / "exit.json", "x", encoding="utf-8") as file:
+                json.dump({"exit_code": error.exit_code, "message": str(error)}, file)
             print(f"prefopt: {error}", file=sys.stderr)
-        (run_dir / "exit.json").write_text(json.dumps({"exit_code": error.exit_code, "message": str(error)}))
+        except FileExistsError:
+            pass
+        except OSError:  # a full disk is what often brought us here
+            print(f"prefopt: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

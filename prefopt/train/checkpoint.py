@@ -142,7 +142,7 @@ def _write_state(engine: Engine, folder: Path, progress: Progress) -> None:
 
 def _load_plain(engine: Engine, path: Path) -> None:
     _load_trainable(engine, path)
-    state = torch.load(path / "optimizer.pt", map_location=engine.device, weights_only=True)
+    state = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)  # goes where its parameters are
     engine.optimizer.load_state_dict(state)
 
 

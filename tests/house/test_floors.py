@@ -36,6 +36,7 @@ FLOORS = {
     "prefopt.data_summary": 5,
     "prefopt.ranks": 5,
     "prefopt.run_folder": 5,
+    "prefopt.accelerate_launch": 5,
     "prefopt.launch": 6,
     "prefopt.dry_run": 7,
     "prefopt.sweep": 7,

@@ -1,0 +1,179 @@
+"""What the schema cannot say: rules across settings, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+from prefopt.errors import UserError
+from prefopt.losses import make_loss
+from prefopt.model_check import check_model, check_tokenizer
+from prefopt.settings import RunSettings, SourceSettings
+
+OWNED_BY_PREFOPT = {
+    "train_batch_size": "train.batch_size",
+    "train_micro_batch_size_per_gpu": "train.tokens_per_micro_batch",
+    "gradient_accumulation_steps": "train.tokens_per_micro_batch",
+    "gradient_clipping": "optim.max_grad_norm",
+    "optimizer": "optim.name and its settings",
+    "scheduler": "optim.schedule and optim.warmup_ratio",
+    "bf16": "model.dtype=bfloat16 or train.autocast=bf16",
+    "fp16": "model.dtype=bfloat16 or train.autocast=bf16",
+}
+"""Keys of DeepSpeed's configuration that would say again, or against, what a key of prefopt says."""
+
+
+def check(run: RunSettings) -> None:
+    """Refuse a run that cannot work or that has a setting without effect.
+
+    Raises: UserError naming the key; the first one found.
+    """
+    needs = make_loss(run.loss).needs
+    _check_model(run, needs)
+    _check_data(run)
+    _check_numbers(run)
+    _check_evaluation(run)
+    _check_deepspeed(run)
+    _check_world(run)
+    if run.tracker.name != "none":
+        _check_installed(run.tracker.name, f"tracker={run.tracker.name}")
+
+
+def _check_model(run: RunSettings, needs: frozenset[str]) -> None:
+    model = run.model
+    if not model.path:
+        raise UserError("model.path is not set", "model.path=FOLDER or a hub name, model=NAME, or a recipe=NAME")
+    check_model("model.path", model.path)
+    check_tokenizer("model.tokenizer" if model.tokenizer else "model.path", model.tokenizer or model.path)
+    if model.reference is not None:
+        if "reference" not in needs:
+            raise UserError(
+                f"model.reference has no effect: loss={run.loss['name']} compares with no reference",
+                "leave it out, or choose a loss that needs one (dpo)",
+            )
+        check_model("model.reference", model.reference)
+    if model.lora is not None:
+        lora = model.lora
+        _require(lora.r >= 1, "model.lora.r", lora.r, "1 or more")
+        _require(lora.alpha > 0, "model.lora.alpha", lora.alpha, "above 0")
+        _require(0 <= lora.dropout < 1, "model.lora.dropout", lora.dropout, "in [0, 1)")
+        names = lora.target_modules
+        is_list = isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
+        is_name = isinstance(names, str) and bool(names)
+        _require(is_list or is_name, "model.lora.target_modules", names, "all-linear or a list of names")
+
+
+def _check_data(run: RunSettings) -> None:
+    data = run.data
+    if not data.train:
+        raise UserError("data.train is empty", "data.train=[{path: FILE}], data=NAME, or a recipe=NAME")
+    for key, source in _sources(run):
+        if not source.path:
+            raise UserError(f"{key}.path is not set", "a file, a folder saved by datasets, or a hub name")
+        _require(source.weight > 0, f"{key}.weight", source.weight, "above 0")
+        _require(source.limit is None or source.limit >= 1, f"{key}.limit", source.limit, "1 or more, or null")
+    for name, source in data.eval.items():
+        _require(source.weight == 1.0, f"data.eval.{name}.weight", source.weight, "1: every row is judged once")
+    _require(data.eval_size >= 0, "data.eval_size", data.eval_size, "0 or more")
+    _require(data.max_length >= 2, "data.max_length", data.max_length, "2 or more tokens")
+    longest = data.max_prompt_length
+    below = f"below data.max_length={data.max_length}"
+    _require(longest is None or 1 <= longest < data.max_length, "data.max_prompt_length", longest, below)
+    _require(0 <= data.max_drop_fraction <= 1, "data.max_drop_fraction", data.max_drop_fraction, "in [0, 1]")
+    workers = data.num_workers
+    _require(workers is None or workers >= 1, "data.num_workers", workers, "1 or more, or null")
+
+
+def _sources(run: RunSettings) -> Iterator[tuple[str, SourceSettings]]:
+    for number, source in enumerate(run.data.train):
+        yield f"data.train.{number}", source
+    for name, source in run.data.eval.items():
+        yield f"data.eval.{name}", source
+
+
+def _check_numbers(run: RunSettings) -> None:
+    optim, train, sample = run.optim, run.train, run.sample
+    _require(optim.lr > 0, "optim.lr", optim.lr, "above 0")
+    are_decays = len(optim.betas) == 2 and all(0 <= beta < 1 for beta in optim.betas)
+    _require(are_decays, "optim.betas", optim.betas, "two numbers in [0, 1)")
+    _require(optim.eps > 0, "optim.eps", optim.eps, "above 0")
+    _require(optim.weight_decay >= 0, "optim.weight_decay", optim.weight_decay, "0 or more")
+    _require(0 <= optim.warmup_ratio < 1, "optim.warmup_ratio", optim.warmup_ratio, "in [0, 1)")
+    norm = optim.max_grad_norm
+    _require(norm is None or norm > 0, "optim.max_grad_norm", norm, "above 0, or null for no clipping")
+    _require(train.batch_size >= 1, "train.batch_size", train.batch_size, "1 or more")
+    _require(train.epochs > 0, "train.epochs", train.epochs, "above 0")
+    _require(train.max_steps is None or train.max_steps >= 1, "train.max_steps", train.max_steps, "1 or more, or null")
+    tokens = train.tokens_per_micro_batch
+    _require(tokens >= 1, "train.tokens_per_micro_batch", tokens, "1 or more")
+    _require(train.log_every >= 1, "train.log_every", train.log_every, "1 or more")
+    _require(train.keep_checkpoints >= 1, "train.keep_checkpoints", train.keep_checkpoints, "1 or more")
+    _require(0 <= train.seed < 2**32, "train.seed", train.seed, "in [0, 2**32)")
+    _require(sample.count >= 0, "sample.count", sample.count, "0 or more")
+    _require(sample.max_new_tokens >= 1, "sample.max_new_tokens", sample.max_new_tokens, "1 or more")
+    _require(sample.temperature >= 0, "sample.temperature", sample.temperature, "0 or more")
+    _require(0 < sample.top_p <= 1, "sample.top_p", sample.top_p, "in (0, 1]")
+
+
+def _check_evaluation(run: RunSettings) -> None:
+    train = run.train
+    for key, value in (("train.eval_every", train.eval_every), ("train.save_every", train.save_every)):
+        is_steps = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        _require(is_steps or value in ("epoch", "never"), key, value, "epoch, never, or a number of steps of 1 or more")
+    has_eval_set = bool(run.data.eval) or run.data.eval_size > 0
+    where = "give data.eval={heldout: {path: FILE}} or data.eval_size"
+    if run.sample.count and not has_eval_set:
+        raise UserError("sample.count needs held-out prompts, and there is no evaluation set", where)
+    if train.early_stop_patience is not None:
+        _require(train.early_stop_patience >= 1, "train.early_stop_patience", train.early_stop_patience, "1 or more")
+        if train.best_metric is None:
+            raise UserError(
+                "train.early_stop_patience has no effect without train.best_metric",
+                "for instance train.best_metric=eval/heldout/loss",
+            )
+    if train.best_metric is not None:
+        if not has_eval_set:
+            raise UserError("train.best_metric needs an evaluation set", where)
+        if train.eval_every == "never":
+            raise UserError("train.best_metric needs train.eval_every, which is never", "train.eval_every=epoch")
+
+
+def _check_deepspeed(run: RunSettings) -> None:
+    config = run.deepspeed.config
+    if config is None:
+        return
+    for key, instead in OWNED_BY_PREFOPT.items():
+        if key in config:
+            raise UserError(f"deepspeed.config.{key} is set by prefopt", f"say it once, by {instead}")
+    _check_installed("deepspeed", "deepspeed.config")
+
+
+def _check_world(run: RunSettings) -> None:
+    launch = run.launch
+    for key, value in (("num_processes", launch.num_processes), ("threads_per_process", launch.threads_per_process)):
+        _require(value is None or value >= 1, f"launch.{key}", value, "1 or more, or null")
+    if launch.num_processes is not None:
+        check_batch_reaches(run, launch.num_processes)
+
+
+def check_batch_reaches(run: RunSettings, num_processes: int) -> None:
+    """Refuse a step with fewer pairs than there are processes: one of them would never have work.
+
+    Raises: UserError naming both numbers.
+    """
+    if run.train.batch_size < num_processes:
+        raise UserError(
+            f"train.batch_size={run.train.batch_size} is less than the {num_processes} processes of this run",
+            f"raise it, or lower launch.num_processes to {run.train.batch_size}",
+        )
+
+
+def _check_installed(package: str, asked_by: str) -> None:
+    if find_spec(package) is None:
+        raise UserError(f"{asked_by} needs {package}, which is not installed", f'pip install "prefopt[{package}]"')
+
+
+def _require(holds: bool, key: str, value: Any, must_be: str) -> None:
+    if not holds:
+        raise UserError(f"{key} must be {must_be}, not {value}")

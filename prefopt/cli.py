@@ -1,0 +1,152 @@
+"""The command line: reads words, calls one function, turns a `UserError` into a message and an exit code.
+
+Nothing heavy is imported here: `--help` and every configuration error come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from prefopt import __version__, cli_help
+from prefopt.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from prefopt.config import Composition
+
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; its exit code. Exceptions that are not a user's keep their traceback."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _dispatch(words)
+    except UserError as error:
+        sys.stdout.flush()
+        print(f"prefopt: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("prefopt: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; without this Python complains again while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(cli_help.main_help(), end="")
+        return 0
+    if words[0] == "--version":
+        print(f"prefopt {__version__}")
+        return 0
+    commands: dict[str, Callable[[list[str]], int]] = {"train": _train, "data": _data, "losses": _losses}
+    if words[0] not in commands:
+        raise UserError(f"there is no command {words[0]!r}", did_you_mean(words[0], commands))
+    return commands[words[0]](words[1:])
+
+
+class _Parser(argparse.ArgumentParser):
+    """Options anywhere among the overrides; complaints are `UserError`s, in the same voice as all others."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False, allow_abbrev=False)
+        self.add_argument("-h", "--help", action="store_true")
+        self.add_argument("--config-dir", type=Path)
+        self.add_argument("overrides", nargs="*")
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message, "see prefopt --help")
+
+    def read(self, words: list[str]) -> argparse.Namespace:
+        """The options and overrides.
+
+        Raises: UserError for an option that there is not.
+        """
+        options, rest = self.parse_known_intermixed_args(words)
+        if rest:
+            known = [name for action in self._actions for name in action.option_strings]
+            raise UserError(f"there is no option {rest[0]}", did_you_mean(rest[0].split("=")[0], known))
+        return options
+
+
+def _train(words: list[str]) -> int:
+    parser = _Parser()
+    for name in ("--dry-run", "--show-config"):
+        parser.add_argument(name, action="store_true")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    options = parser.read(words)
+    if options.help:
+        print(cli_help.train_help(options.config_dir), end="")
+        return 0
+    if options.multirun:
+        from prefopt.sweep import sweep
+
+        if options.show_config:
+            raise UserError("--show-config shows one run", "leave -m out")
+        return sweep(options.overrides, options.config_dir, list_only=options.dry_run)
+    composition = _compose(options)
+    from rich.console import Console
+
+    console = Console()
+    if options.show_config:
+        from prefopt.dry_run import print_settings
+
+        print_settings(composition, console)
+        return 0
+    from prefopt.checks import check
+
+    check(composition.run)
+    if options.dry_run:
+        from prefopt.dry_run import dry_run
+
+        return dry_run(composition, console)
+    from prefopt.launch import train
+
+    return train(composition.run, ["prefopt", "train", *words], console)
+
+
+def _data(words: list[str]) -> int:
+    parser = _Parser()
+    parser.add_argument("--rows", type=int, default=3)
+    options = parser.read(words)
+    if options.help:
+        print(cli_help.DATA, end="")
+        return 0
+    composition = _compose(options)
+    from prefopt.checks import check
+    from prefopt.show_data import show_data
+
+    check(composition.run)
+    return show_data(composition.run, options.rows)
+
+
+def _losses(words: list[str]) -> int:
+    if words and words[0] in ("-h", "--help"):
+        print(cli_help.LOSSES, end="")
+        return 0
+    if len(words) > 1:
+        raise UserError("one method at a time", f"prefopt losses {words[0]}")
+    from prefopt.show_losses import show_loss, show_losses
+
+    return show_loss(words[0]) if words else show_losses()
+
+
+def _compose(options: argparse.Namespace) -> Composition:
+    """The run of these options, with its notes on stderr."""
+    from prefopt.config import compose_with_origins
+
+    composition = compose_with_origins(options.overrides, options.config_dir)
+    for note in composition.notes:
+        print(f"prefopt: {note}", file=sys.stderr)
+    return composition
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The texts of `--help`: plain strings and the first comment lines of recipe files, so that they come at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefopt.recipe_files import GROUPS, choices, search_path, title
+
+MAIN = """\
+usage: prefopt COMMAND [key=value ...]
+
+Train language models from preferences.
+
+commands:
+  train    train a run, or go on with one               prefopt train recipe=quickstart
+  data     show what would be trained on, row by row     prefopt data recipe=quickstart
+  losses   the methods; one method's equation, source    prefopt losses orpo
+
+options:
+  --version    print the version
+  --help       this text; also prefopt train --help
+"""
+
+TRAIN = """\
+usage: prefopt train [options] [group=NAME ...] [key=value ...]
+
+Train a run, or go on with the one in its folder. Last wins: train.yaml, the groups, the recipe, the command line.
+A group given on the command line is taken whole: the recipe's values for it are left out where its choice was another.
+
+  prefopt train recipe=quickstart loss=simpo loss.beta=2.5
+  prefopt train -m recipe=quickstart loss.lam=0.05,0.1,0.2
+
+options:
+  -m, --multirun      run every combination of comma-separated values, one after the other; a table at the end
+  --dry-run           compose, check, read the data, print the plan; write nothing
+  --show-config       print each setting and where it comes from; do nothing else
+  --config-dir DIR    a folder of your own recipes, in front of ./recipes and those of prefopt
+
+exit codes: 0 done, 2 misuse, 1 failure, 75 stopped by a signal and saved (the same command goes on), 130 interrupted
+"""
+
+DATA = """\
+usage: prefopt data [--rows N] [--config-dir DIR] [group=NAME ...] [key=value ...]
+
+Show what would be trained on: counts, the first rows with the trained tokens marked, every row left out and why.
+
+  prefopt data recipe=quickstart --rows 5
+
+options:
+  --rows N            rows to show (default: 3)
+  --config-dir DIR    a folder of your own recipes
+"""
+
+LOSSES = """\
+usage: prefopt losses [NAME]
+
+The methods; with a name, its equation, source, settings, defaults, and how it departs from its authors' code.
+"""
+
+
+def main_help() -> str:
+    """`prefopt --help`."""
+    return MAIN + "\n" + _listing(("recipe",), None)
+
+
+def train_help(config_dir: Path | None) -> str:
+    """`prefopt train --help`: with every recipe and group."""
+    return TRAIN + "\n" + _listing(GROUPS, config_dir)
+
+
+def _listing(groups: tuple[str, ...], config_dir: Path | None) -> str:
+    folders = search_path(config_dir)
+    parts = []
+    for group in groups:
+        found = choices(group, folders)
+        width = max((len(name) for name in found), default=0)
+        lines = [f"  {name:<{width}}  {title(file)}".rstrip() for name, file in found.items()]
+        parts.append("\n".join([f"{group}=", *lines]))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,41 @@
+"""What became of the rows, in a few lines: printed before every run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefopt.settings import DataSettings
+
+
+def data_lines(report: dict[str, Any], settings: DataSettings) -> list[str]:
+    """One line a source with what was left out and why, one line for the sets, one for lengths.
+
+    report: as `Prepared.report` has it. settings: as composed; sources are named as the user named them (demo://...).
+    """
+    lines = []
+    named = [source.path for source in (*settings.train, *settings.eval.values())]
+    for path, source in zip(named, report["sources"], strict=True):
+        kept = f"{source['kept']} of {source['read']} rows"
+        lines.append(f"{source['set']}: {kept} of {path} (format {source['format']}){_left_out(source)}")
+        lines += [f"  {sentence}" for sentence in source["conversions"]]
+    sets = [f"{name} {one['rows']} rows, {one['pairs']} pairs" for name, one in report["sets"].items()]
+    lines.append("sets: " + "; ".join(sets))
+    for name, one in report["sets"].items():
+        if one.get("prompts_also_in_train"):
+            lines.append(f"  {one['prompts_also_in_train']} prompts of {name} are also trained on")
+    total = report["total"]
+    lines.append(
+        f"tokens: prompt {_quantiles(total['prompt_tokens'])}, response {_quantiles(total['response_tokens'])};"
+        f" EOS on {total['eos_kept']} responses"
+    )
+    return lines
+
+
+def _left_out(source: dict[str, Any]) -> str:
+    reasons = ", ".join(f"{reason} ({rows['count']})" for reason, rows in source["dropped"].items())
+    cut = source["truncated"]["prompts"] + source["truncated"]["responses"]
+    return (f"; left out: {reasons}" if reasons else "") + (f"; cut: {cut}" if cut else "")
+
+
+def _quantiles(lengths: dict[str, int] | None) -> str:
+    return "none" if lengths is None else f"{lengths['p50']} (median) to {lengths['max']}"

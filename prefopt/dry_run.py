@@ -1,0 +1,116 @@
+"""`--dry-run`: everything but the training. Loads no weights; all it writes is a cache of its own, which it deletes."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefopt.config import Composition, list_sources
+from prefopt.console import PLAIN
+from prefopt.launch import prepare_data, print_data, tokenizer_path
+from prefopt.losses import make_loss
+from prefopt.ranks import World, command, environment, plan_world, shown
+from prefopt.run_folder import find_state
+from prefopt.settings import RunSettings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from prefopt.data.dataset import Prepared
+
+
+def dry_run(composition: Composition, console: Console) -> int:
+    """Print what `prefopt train` would do; 0.
+
+    Raises: UserError as `launch.train` would.
+    """
+    from prefopt import demo
+
+    run = composition.run
+    world = plan_world(run)
+    state = find_state(Path(run.dir), run, asdict(world), None)
+    with tempfile.TemporaryDirectory(prefix="prefopt-dry-run-") as cache:
+        real = demo.resolve(run, Path(cache), weights=False)
+        prepared = prepare_data(real, Path(cache))
+        heading(console, "data")
+        print_data(prepared, run.data, console)
+        heading(console, "template")
+        for line in template_lines(real, tokenizer_path(run)):
+            console.print(line, **PLAIN)
+        heading(console, "plan")
+        for line in plan_lines(run, prepared, world):
+            console.print(line, **PLAIN)
+    heading(console, "launch")
+    console.print(f"folder: {run.dir} ({state.value})", **PLAIN)
+    console.print(shown(command(run, world, port=0), environment(run, world)), **PLAIN)
+    heading(console, "settings")
+    print_settings(composition, console)
+    return 0
+
+
+def plan_lines(run: RunSettings, prepared: Prepared, world: World) -> list[str]:
+    """Steps and micro-batches of the run, prompts shared wherever model.layout allows it."""
+    from prefopt.data.plan import make_plan
+    from prefopt.train.rows import Rows
+
+    shares = run.model.layout in ("auto", "shared")
+    rows = Rows(prepared.train, make_loss(run.loss).needs, shares)
+    train = run.train
+    plan = make_plan(
+        rows.costs,
+        rows.counts,
+        prepared.train.sources,
+        batch_size=train.batch_size,
+        epochs=train.epochs,
+        max_steps=train.max_steps,
+        seed=train.seed,
+        num_ranks=world.num_processes,
+        tokens_per_micro_batch=train.tokens_per_micro_batch,
+    )
+    num_steps = len(plan)
+    looked_at = range(min(num_steps, 50))
+    micro_batches = [plan.cut(step).num_micro_batches for step in looked_at]
+    tokens = [int(rows.costs[plan.steps[step]].sum()) for step in looked_at]
+    unit = "pairs" if "pairs" in make_loss(run.loss).needs else "responses"
+    lines = [
+        f"steps: {num_steps} of {train.batch_size} {unit}, epochs end after {', '.join(map(str, plan.epoch_ends))}",
+        f"micro-batches a step and rank: {min(micro_batches)} to {max(micro_batches)}"
+        f" of at most {train.tokens_per_micro_batch} tokens (first {len(micro_batches)} steps)",
+        f"tokens a step: {sum(tokens) / len(tokens):.0f} on average{', prompts shared' if shares else ''}",
+    ]
+    return lines
+
+
+def template_lines(run: RunSettings, named: str) -> list[str]:
+    """Which chat template the rows go through. named: the tokenizer as the user named it."""
+    from prefopt.data.tokenizer import load_tokenizer
+
+    revision = run.model.revision if run.model.tokenizer is None else None
+    tokenizer = load_tokenizer(tokenizer_path(run), revision, run.data.chat_template)
+    source = "data.chat_template" if run.data.chat_template else named
+    if tokenizer.chat_template is None:
+        return [f"none in {source}: rows must be plain text", f"EOS: {tokenizer.eos_token!r}"]
+    return [f"taken from {source}", f"BOS: {tokenizer.bos_token!r}, EOS: {tokenizer.eos_token!r}"]
+
+
+def print_settings(composition: Composition, console: Console) -> None:
+    """Each final setting, its value, and where it came from."""
+    rows = [(key, _as_yaml(value), origin) for key, value, origin in list_sources(composition)]
+    width = max(len(key) for key, _, _ in rows)
+    value_width = min(48, max(len(value) for _, value, _ in rows))
+    for key, value, origin in rows:
+        console.print(f"{key:<{width}}  {value:<{value_width}}  {origin}", **PLAIN)
+
+
+def heading(console: Console, text: str) -> None:
+    """A line that separates parts of the output."""
+    console.print(f"\n{text}", style="bold", **PLAIN)
+
+
+def _as_yaml(value: object) -> str:
+    import yaml
+
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    return text.removesuffix("\n...\n").strip()

@@ -1,0 +1,161 @@
+"""The words after `prefopt train`: Hydra's grammar, but no new keys.
+
+`group=name` chooses a file, `key=value` sets a value, `~key` deletes one that a recipe added. `+key=value` and
+`++key=value` mean the same as `key=value`: a key that the schema does not have is refused in every spelling.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prefopt.errors import UserError, did_you_mean
+from prefopt.recipe_files import GROUPS
+from prefopt.settings import RunSettings, SourceSettings, known_keys
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`group=name`. name: None for `group=null`."""
+
+    text: str
+    group: str
+    name: str | None
+
+
+@dataclass(frozen=True)
+class Set:
+    """`key=value`."""
+
+    text: str
+    key: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Delete:
+    """`~key`."""
+
+    text: str
+    key: str
+
+
+def read_overrides(texts: list[str]) -> list[Choice | Set | Delete]:
+    """The overrides of one run.
+
+    Raises: UserError for what cannot be read, and for several values (a sweep) without -m.
+    """
+    return [_understand(text, parse(text)) for text in texts]
+
+
+def parse(text: str) -> Override:
+    """One word in Hydra's grammar.
+
+    Raises: UserError where it is not key=value, or Hydra cannot read the value.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if "=" not in text and not text.startswith("~"):
+        hint = did_you_mean(text.lstrip("-"), ["dry-run", "show-config", "config-dir", "multirun"])
+        raise UserError(
+            f"{text}: expected key=value", hint if text.startswith("-") else f"for instance recipe={text or 'NAME'}"
+        )
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{text}: cannot be read ({reason})",
+            "quote a value that holds blanks, commas, brackets or quotes: 'key=\"a value, with a comma\"'",
+        ) from None
+
+
+def _understand(text: str, override: Override) -> Choice | Set | Delete:
+    key = override.key_or_group
+    if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+        raise UserError(f"{text}: prefopt composes by itself and takes no settings of Hydra's")
+    if override.package is not None or "/" in key:
+        raise UserError(f"{text}: there is no such group", did_you_mean(key.split("/")[0], GROUPS))
+    if override.is_delete():
+        return Delete(text, key)
+    if override.is_sweep_override():
+        raise UserError(f"{text}: several values for one run", f"add -m to run each, or write {_as_list(text)}")
+    if not (override.is_add() or override.is_force_add() or override.type is _change()):
+        raise UserError(f"{text}: lists are given whole", f"{key}=[...]")
+    value = _plain(override.value())
+    if key in GROUPS:
+        if isinstance(value, (dict, list)):
+            raise UserError(f"{text}: {key}= takes the name of a file", f"single values are set by {key}.KEY=VALUE")
+        return Choice(text, key, None if value is None else str(value))
+    return Set(text, key, value)
+
+
+def _change() -> Any:
+    from hydra.core.override_parser.types import OverrideType
+
+    return OverrideType.CHANGE
+
+
+def _plain(value: Any) -> Any:
+    """Hydra's quoted strings as strings, everywhere in a value."""
+    from hydra.core.override_parser.types import QuotedString
+
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, dict):
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _as_list(text: str) -> str:
+    key, _, value = text.partition("=")
+    return f"{key}=[{value}] for a list"
+
+
+def check_key(override: Set | Delete, loss_fields: set[str], method: str) -> None:
+    """Refuse a key that the schema does not have, however it is spelt.
+
+    Raises: UserError with the nearest valid keys.
+    """
+    key = override.key
+    if isinstance(override, Delete):
+        if not re.match(r"(deepspeed\.config|data\.eval)\.[^.]", key):
+            raise UserError(
+                f"{override.text}: only parts of deepspeed.config and data.eval can be deleted", "set another value"
+            )
+        return
+    if key == "loss.name":
+        raise UserError(f"{override.text}: a method is chosen whole", f"loss={override.value}")
+    if key.startswith("loss.") and key.removeprefix("loss.") not in loss_fields:
+        raise UserError(f"{key}: {method} has no such setting", did_you_mean(key.removeprefix("loss."), loss_fields))
+    if key.startswith("deepspeed.config."):
+        return
+    keys = set(known_keys(RunSettings))
+    known = keys | {f"loss.{name}" for name in loss_fields}
+    known |= {f"{where}.{leaf}" for where in ("data.train.0", "data.eval.NAME") for leaf in known_keys(SourceSettings)}
+    known |= {"data.train.0", "data.eval.NAME", "optim.betas.0", "model.lora.target_modules.0"}
+    spelt = re.sub(r"\.\d+(?=\.|$)", ".0", re.sub(r"^data\.eval\.[^.]+", "data.eval.NAME", key))
+    if spelt not in known:
+        raise UserError(f"{key}: there is no such key", _nearest(key, known))
+
+
+def _nearest(key: str, known: set[str]) -> str:
+    """The nearest keys: by the whole key, else by its last part (`trainer.bta` is `loss.beta`)."""
+    from difflib import get_close_matches
+
+    last = {k: k.rpartition(".")[2] for k in sorted(known)}
+    group, _, name = key.rpartition(".")
+    same_group = [k for k in last if k.rpartition(".")[0] == group]
+    for pool in (same_group, list(last)):
+        close = get_close_matches(name, [last[k] for k in pool], n=2, cutoff=0.6)
+        found = [k for word in close for k in pool if last[k] == word]
+        if found:
+            return "did you mean " + " or ".join(dict.fromkeys(found)) + "?"
+    if same_group:
+        return "known: " + ", ".join(same_group)
+    return did_you_mean(key, known) if "." in key else "known: " + ", ".join(k for k in sorted(known) if "." not in k)

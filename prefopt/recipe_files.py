@@ -1,0 +1,70 @@
+"""Where recipes lie and what they are called: folders and file names only, so that `--help` is quick.
+
+A folder is a group (left of "="), a file in it a choice (right of it). Folders are looked through in order and the
+first file of a name wins: `--config-dir`, `./recipes` of the working directory, then the recipes that prefopt brings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefopt.errors import UserError
+
+GROUPS = ("recipe", "model", "data", "loss", "optim", "deepspeed", "tracker")
+"""Every group, in the order in which help lists them."""
+
+
+@dataclass(frozen=True)
+class RecipeFolder:
+    """One folder that is looked through. shown: how messages name it."""
+
+    path: Path
+    shown: str
+    is_packaged: bool = False
+
+
+def packaged() -> Path:
+    """The recipes that prefopt brings: inside the package in a wheel, beside it in the repository."""
+    package = Path(__file__).resolve().parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def search_path(config_dir: Path | None = None) -> list[RecipeFolder]:
+    """The folders that hold recipes, first wins.
+
+    Raises: UserError where `config_dir` is no folder.
+    """
+    folders = []
+    if config_dir is not None:
+        if not config_dir.is_dir():
+            raise UserError(f"--config-dir {config_dir}: there is no such folder")
+        folders.append(RecipeFolder(config_dir.resolve(), str(config_dir)))
+    local = Path("recipes")
+    if local.is_dir():
+        folders.append(RecipeFolder(local.resolve(), "./recipes"))
+    folders.append(RecipeFolder(packaged(), "prefopt", is_packaged=True))
+    # In prefopt's own repository ./recipes is the packaged folder: it is listed once, as the packaged one.
+    return [f for f in folders if f.is_packaged or f.path != packaged().resolve()]
+
+
+def choices(group: str, folders: list[RecipeFolder]) -> dict[str, Path]:
+    """Name to file of everything that may stand right of `group=`, sorted; the first folder wins."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        root = folder.path / group
+        for file in root.rglob("*.yaml"):
+            found.setdefault(file.relative_to(root).with_suffix("").as_posix(), file)
+    return dict(sorted(found.items()))
+
+
+def title(file: Path) -> str:
+    """The first comment line of a YAML file that is not Hydra's `# @package` line; empty where there is none."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        text = line.strip()
+        if text and not text.startswith("#"):
+            return ""
+        if text.startswith("#") and not text.startswith("# @"):
+            return text.lstrip("# ").rstrip()
+    return ""
