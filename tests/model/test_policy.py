@@ -18,10 +18,10 @@ from transformers import (
 )
 
 from prefopt.batch import Encoded
-from prefopt.pack import pack
 from prefopt.model import logps
 from prefopt.model.forward import respond
 from prefopt.model.policy import Policy
+from prefopt.pack import pack
 
 SMALL = {
     "vocab_size": 61,

@@ -15,7 +15,7 @@ import torch
 
 from prefopt.batch import Encoded
 from prefopt.data.plan import Cut, cut
-from prefopt.losses import make_loss
+from prefopt.losses import make_loss, names
 from prefopt.model.load import load_policy
 from prefopt.model.policy import Policy
 from prefopt.settings import DeepSpeedSettings, LoraSettings, RunSettings
@@ -24,13 +24,11 @@ from prefopt.train.rows import Rows
 from prefopt.train.step import train_step
 
 MODEL = Path(__file__).resolve().parents[1] / "oracles" / "tiny_llama" / "policy"
-LOSSES: dict[str, dict[str, Any]] = {
-    "sft": {"name": "sft"},
-    "dpo": {"name": "dpo", "beta": 0.1},
-    "orpo": {"name": "orpo", "lam": 0.5},
+LOSSES: dict[str, dict[str, Any]] = {name: {"name": name} for name in names()} | {
     "orpo_sequence": {"name": "orpo", "lam": 0.5, "nll_over": "sequence"},
-    "simpo": {"name": "simpo", "beta": 2.0},
+    "sft_sequence_mean": {"name": "sft", "reduction": "sequence_mean"},
 }
+"""Every method of prefopt/losses, and settings that change the units of one."""
 CUTS = ("one", "four", "alone")
 """Everything in one micro-batch per rank, four of nearly equal cost, every example alone (unpacked)."""
 

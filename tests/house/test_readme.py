@@ -1,0 +1,78 @@
+"""Every command of the README is run, or is a make target that exists; every recipe it names composes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tiny import ROOT, make_model, make_pairs, prefopt
+
+from prefopt.config import compose
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line[2:] for block in re.findall(r"```console\n(.*?)```", README, re.S) for line in block.splitlines()
+            if line.startswith("$ ")]  # fmt: skip
+NEEDS_HUB = ("recipe=orpo_llama3", "recipe=simpo_llama3_instruct")
+OURS = [c for c in COMMANDS if c.startswith("prefopt ")]
+TRAINS = [c for c in OURS if c.startswith("prefopt train") and "--dry-run" not in c]
+
+
+def test_the_readme_is_short_and_has_commands() -> None:
+    assert len(README.splitlines()) < 200
+    assert len(OURS) >= 8
+
+
+def test_other_commands_are_make_targets_scripts_or_the_install() -> None:
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M)
+    for command in set(COMMANDS) - set(OURS):
+        words = command.split()
+        if words[0] == "make":
+            assert words[1] in targets
+        elif words[0] == "python":
+            assert (ROOT / words[1]).is_file()
+        else:
+            assert words[0] == "git"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with the MODEL and the pairs.jsonl that the README speaks of, and a cache beside it."""
+    folder = tmp_path_factory.mktemp("readme")
+    make_model(folder / "MODEL")
+    make_pairs(folder / "pairs.jsonl")
+    return folder
+
+
+def run(command: str, place: Path) -> str:
+    result = prefopt(shlex.split(command)[1:], place / "cache", cwd=place)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in OURS if c not in TRAINS])
+def test_commands_that_do_not_train(command: str, place: Path) -> None:
+    assert run(command, place)
+    assert not (place / "runs").exists()
+
+
+@pytest.mark.parametrize("command", [c for c in TRAINS if any(name in c for name in NEEDS_HUB)])
+def test_recipes_that_need_the_hub_compose(command: str) -> None:
+    composed = compose(shlex.split(command)[2:])
+    assert composed.model.path
+    assert composed.data.train
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in TRAINS if not any(name in c for name in NEEDS_HUB)])
+def test_commands_that_train(command: str, place: Path) -> None:
+    out = run(command, place)
+    if " -m " in command:
+        assert len(re.findall(r"\bdone\b", out)) == 3
+        assert "sweep.json" in out
+    else:
+        assert "a fresh process finds the same log-probabilities" in out

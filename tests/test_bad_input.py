@@ -1,0 +1,209 @@
+"""What a user may get wrong, through the real command: a sentence or two on stderr, the right exit code, nothing left.
+
+Wrong rows (no chosen, chosen equal to rejected, empty, too long) are in tests/data; keys are in tests/test_config.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from tiny import make_model, make_pairs, overrides, prefopt
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    folder = tmp_path_factory.mktemp("bad")
+    return make_model(folder / "model"), make_pairs(folder / "pairs.jsonl"), folder / "cache"
+
+
+def refused(words: list[str], cache: Path, run_dir: Path, exit_code: int, *said: str) -> str:
+    """Run, and check the manners of the refusal; gives stderr."""
+    result = prefopt(words, cache)
+    assert result.returncode == exit_code, (result.stdout, result.stderr)
+    assert "Traceback" not in result.stderr
+    complaint = result.stderr[result.stderr.index("prefopt: ") :]
+    assert len(complaint.strip().splitlines()) <= 4, complaint
+    for words_said in said:
+        assert words_said in complaint, complaint
+    assert not run_dir.exists() or not any(p.suffix == ".safetensors" for p in run_dir.rglob("*"))
+    return complaint
+
+
+def test_a_missing_file(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, pairs, cache = material
+    words = ["train", *overrides(model, pairs.with_name("pears.jsonl"), tmp_path / "run")]
+    refused(words, cache, tmp_path / "run", 2, "pears.jsonl", "pairs.jsonl")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_line_cut_in_half_names_file_and_line(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, pairs, cache = material
+    broken = tmp_path / "cut.jsonl"
+    lines = pairs.read_text().splitlines()
+    broken.write_text("\n".join([*lines[:6], lines[6][:20]]) + "\n")
+    words = ["train", *overrides(model, broken, tmp_path / "run")]
+    refused(words, cache, tmp_path / "run", 2, "cut.jsonl", "7")
+
+
+def test_conversations_without_a_chat_template(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, _, cache = material
+    bare = shutil.copytree(model, tmp_path / "bare")
+    config = json.loads((bare / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (bare / "tokenizer_config.json").write_text(json.dumps(config))
+    (bare / "chat_template.jinja").unlink(missing_ok=True)
+    rows = tmp_path / "chat.jsonl"
+    turns = {"chosen": "yes", "rejected": "no"}
+    chat = {k: [{"role": "user", "content": "hi"}, {"role": "assistant", "content": v}] for k, v in turns.items()}
+    rows.write_text((json.dumps(chat) + "\n") * 12)
+    words = ["train", *overrides(bare, rows, tmp_path / "run")]
+    refused(words, cache, tmp_path / "run", 2, "chat.jsonl", "chat template", "data.chat_template")
+
+
+@pytest.mark.parametrize("harm", ["no weights", "cut", "no config"])
+def test_a_broken_model_folder(harm: str, material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, pairs, cache = material
+    broken = shutil.copytree(model, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    if harm == "no weights":
+        weights.unlink()
+    elif harm == "cut":
+        os.truncate(weights, weights.stat().st_size // 2)
+    else:
+        (broken / "config.json").unlink()
+    named = {"no weights": "weights", "cut": "model.safetensors", "no config": "config.json"}[harm]
+    words = ["train", *overrides(broken, pairs, tmp_path / "run")]
+    refused(words, cache, tmp_path / "run", 2, "model.path", named)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_lacks_a_tensor_is_not_filled_up_at_random(
+    material: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model, pairs, cache = material
+    lacking = shutil.copytree(model, tmp_path / "lacking")
+    tensors = load_file(lacking / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, lacking / "model.safetensors", metadata={"format": "pt"})
+    words = ["train", *overrides(lacking, pairs, tmp_path / "run")]
+    refused(words, cache, tmp_path / "run", 2, "model.layers.1.mlp.up_proj.weight")
+
+
+def test_rows_longer_than_the_models_positions(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, _, cache = material
+    rows = tmp_path / "long.jsonl"
+    row = {"prompt": "p" * 200, "chosen": "c" * 90, "rejected": "r"}
+    rows.write_text("".join(json.dumps({**row, "prompt": f"{i} {row['prompt']}"}) + "\n" for i in range(12)))
+    words = ["train", *overrides(model, rows, tmp_path / "run", "data.max_length=400", "data.eval_size=0")]
+    refused(words, cache, tmp_path / "run", 2, "256 positions", "data.max_length=256")
+
+
+def test_an_unknown_recipe_lists_near_ones(tmp_path: Path) -> None:
+    refused(["train", "recipe=quickstar"], tmp_path, tmp_path / "run", 2, "'quickstart'")
+
+
+def test_a_loss_that_needs_pairs_on_rows_without_any(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, _, cache = material
+    rows = tmp_path / "sft.jsonl"
+    rows.write_text((json.dumps({"prompt": "p", "completion": "c"}) + "\n") * 12)
+    words = ["train", *overrides(model, rows, tmp_path / "run", "loss=dpo")]
+    refused(words, cache, tmp_path / "run", 2, "sft.jsonl", "pairs")
+
+
+def test_a_reference_for_a_loss_that_has_none(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, pairs, cache = material
+    words = ["train", *overrides(model, pairs, tmp_path / "run", "loss=simpo", f"model.reference={model}")]
+    refused(words, cache, tmp_path / "run", 2, "model.reference", "simpo")
+
+
+def test_a_batch_that_cannot_be_reached(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, _, cache = material
+    rows = tmp_path / "ranked.jsonl"
+    ranked = [{"prompt": f"p{i}", "responses": ["a", "b", "c", "d"], "scores": [1, 2, 3, 4]} for i in range(12)]
+    rows.write_text("".join(json.dumps(r) + "\n" for r in ranked))
+    more = ["data.pairs=all", "train.batch_size=5"]
+    words = ["train", *overrides(model, rows, tmp_path / "run", *more)]
+    refused(words, cache, tmp_path / "run", 2, "train.batch_size=5", "6 pairs")
+    words = ["train", *overrides(model, rows, tmp_path / "run", "train.batch_size=1", "launch.num_processes=2")]
+    refused(words, cache, tmp_path / "run", 2, "train.batch_size=1", "2 processes")
+
+
+def test_a_folder_that_cannot_be_written(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, pairs, cache = material
+    file = tmp_path / "file"
+    file.write_text("")
+    words = ["train", *overrides(model, pairs, file / "run")]
+    refused(words, cache, tmp_path / "run", 1, str(file))
+    if os.geteuid():
+        closed = tmp_path / "closed"
+        closed.mkdir(mode=0o500)
+        refused(["train", *overrides(model, pairs, closed / "run")], cache, tmp_path / "run", 1, "closed")
+
+
+@pytest.mark.parametrize("what", ["model", "data"])
+def test_no_network_and_not_in_the_cache(what: str, material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, pairs, cache = material
+    named = {"model": "model.path=nobody/never-downloaded", "data": "data.train=[{path: nobody/never-downloaded}]"}
+    more = [named[what]]
+    words = ["train", *overrides(model, pairs, tmp_path / "run", *more)]
+    refused(words, cache, tmp_path / "run", 1, "nobody/never-downloaded")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting a small disk needs root")
+def test_a_full_disk_keeps_the_last_checkpoint(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, pairs, cache = material
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "none", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    try:
+        words = ["train", *overrides(model, pairs, disk / "run", "train.save_every=1", "train.keep_checkpoints=50")]
+        result = prefopt(words, cache)
+        assert result.returncode == 1, result.stderr
+        assert "Traceback" not in result.stderr
+        assert "could not be written" in result.stderr
+        assert "free some space" in result.stderr
+        saved = sorted(p.name for p in (disk / "run" / "checkpoints").iterdir())
+        assert saved
+        assert all(name.startswith("step-") for name in saved)
+        assert not (disk / "run" / "model").exists()
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        result = prefopt(words, cache)
+        assert result.returncode == 0, result.stderr
+        assert f"resuming after step {int(saved[-1].removeprefix('step-'))} " in result.stdout
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_another_run_is_not_resumed_by_mistake(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, pairs, cache = material
+    run_dir = tmp_path / "run"
+    words = ["train", *overrides(model, pairs, run_dir, "train.max_steps=2")]
+    assert prefopt(words, cache).returncode == 0
+    before = {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file()}
+    result = prefopt([*words, "optim.lr=2e-3"], cache)
+    assert result.returncode == 2
+    assert "optim.lr: 0.001 -> 0.002" in result.stderr
+    with open(pairs.with_name("more.jsonl"), "w") as more:
+        more.write(pairs.read_text() + json.dumps({"prompt": "new", "chosen": "a", "rejected": "b"}) + "\n")
+    original = pairs.read_text()
+    try:
+        pairs.write_text(pairs.with_name("more.jsonl").read_text())
+        result = prefopt(words, cache)
+        assert result.returncode == 2
+        assert "data" in result.stderr
+    finally:
+        pairs.write_text(original)
+    assert {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file()} == before
