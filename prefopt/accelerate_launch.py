@@ -34,4 +34,7 @@ def main(run_dir: Path, flags: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    from prefopt.lifetime import die_with_parent
+
+    die_with_parent()
     sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

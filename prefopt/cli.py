@@ -81,6 +81,7 @@ def _train(words: list[str]) -> int:
     for name in ("--dry-run", "--show-config"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("--repeat", type=Path)
     options = parser.read(words)
     if options.help:
         print(cli_help.train_help(options.config_dir), end="")
@@ -90,8 +91,10 @@ def _train(words: list[str]) -> int:
 
         if options.show_config:
             raise UserError("--show-config shows one run", "leave -m out")
+        if options.repeat:
+            raise UserError("--repeat repeats one run", "leave -m out")
         return sweep(options.overrides, options.config_dir, list_only=options.dry_run)
-    composition = _compose(options)
+    composition, fingerprint = _compose_or_repeat(options)
     from rich.console import Console
 
     console = Console()
@@ -109,7 +112,16 @@ def _train(words: list[str]) -> int:
         return dry_run(composition, console)
     from prefopt.launch import train
 
-    return train(composition.run, ["prefopt", "train", *words], console)
+    return train(composition.run, ["prefopt", "train", *words], console, fingerprint)
+
+
+def _compose_or_repeat(options: argparse.Namespace) -> tuple[Composition, str | None]:
+    """The run, and the fingerprint that its data must have where it repeats another."""
+    if options.repeat is None:
+        return _compose(options), None
+    from prefopt.repeat import repeat
+
+    return repeat(options.repeat, options.overrides)
 
 
 def _data(words: list[str]) -> int:

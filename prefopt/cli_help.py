@@ -35,6 +35,7 @@ options:
   --dry-run           compose, check, read the data, print the plan; write nothing
   --show-config       print each setting and where it comes from; do nothing else
   --config-dir DIR    a folder of your own recipes, in front of ./recipes and those of prefopt
+  --repeat DIR        the run of folder DIR once more, from what the folder recorded, into dir=FOLDER or DIR-repeat
 
 exit codes: 0 done, 2 misuse, 1 failure, 75 stopped by a signal and saved (the same command goes on), 130 interrupted
 """

@@ -19,6 +19,7 @@ from prefopt.cache import cache_folder
 from prefopt.config import identity
 from prefopt.console import PLAIN
 from prefopt.data_summary import data_lines
+from prefopt.errors import UserError
 from prefopt.losses import make_loss
 from prefopt.manifest import new_manifest, start_record
 from prefopt.ranks import (
@@ -51,10 +52,11 @@ if TYPE_CHECKING:
     from prefopt.data.dataset import Prepared
 
 
-def train(run: RunSettings, words: list[str], console: Console) -> int:
+def train(run: RunSettings, words: list[str], console: Console, fingerprint: str | None = None) -> int:
     """Train, or go on with, a checked run; the exit code of its ranks.
 
-    run: as composed and checked. words: the command line, for the manifest.
+    run: as composed and checked. words: the command line, for the manifest. fingerprint: what the data must have, where
+    a run is repeated.
 
     Raises: UserError or RunError for whatever keeps the ranks from starting; then nothing new is left behind.
     """
@@ -67,6 +69,8 @@ def train(run: RunSettings, words: list[str], console: Console) -> int:
     real = demo.resolve(run, cache)
     prepared = prepare_data(real, cache)
     print_data(prepared, run.data, console)
+    if fingerprint is not None and prepared.fingerprint != fingerprint:
+        raise UserError("--repeat: the data, the tokenizer or the template is not what the run was trained on")
     was_made = make_folder(folder)
     started = False
     try:

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import warnings
 from pathlib import Path
-
-
-def die_with_parent() -> None:
-    """End at once when the process that started this rank is killed.
-
-    Else a rank would train on unseen after `kill -9` of the command, and hold the run folder against the next one.
-    Linux only (prctl PR_SET_PDEATHSIG); elsewhere the lock on the run folder still keeps a second start out.
-    """
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main(run_dir: Path) -> int:
@@ -55,5 +42,7 @@ def main(run_dir: Path) -> int:
 
 
 if __name__ == "__main__":
+    from prefopt.lifetime import die_with_parent
+
     die_with_parent()
     sys.exit(main(Path(sys.argv[1])))

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 CHANCE = 0.5
 METHODS = {
     "dpo": (["loss=dpo"], CHANCE),  # at step 0 every margin is exactly 0, which is no evidence
-    "simpo": (["loss=simpo"], None),
+    "simpo": (["loss=simpo", "optim.lr=3e-4"], None),
     "orpo": (["loss=orpo", "loss.lam=1", "optim.lr=5e-4"], None),
 }
 
