@@ -125,6 +125,9 @@ def environment(run: RunSettings, world: World) -> dict[str, str]:
         added["OMP_NUM_THREADS"] = str(threads)
     if world.device == "cpu":
         added["DS_ACCELERATOR"] = "cpu"  # also without DeepSpeed: libraries import it, and it would complain
+    if run.deepspeed.config is not None:
+        # DeepSpeed compiles with the ninja beside this Python, and looks for it on the PATH only.
+        added["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     if world.device == "cpu" and run.deepspeed.config is None:
         added["ACCELERATE_USE_CPU"] = "1"
     elif world.device == "cuda" and run.train.deterministic:
@@ -157,7 +160,12 @@ def free_port() -> int:
 
 def shown(arguments: list[str], added: dict[str, str]) -> str:
     """A command with its environment, as one would type it."""
-    return " ".join([*(f"{key}={shlex.quote(value)}" for key, value in added.items()), shlex.join(arguments)])
+    tail = os.pathsep + os.environ.get("PATH", os.defpath)
+    words = [
+        f'PATH="{value.removesuffix(tail)}{os.pathsep}$PATH"' if key == "PATH" else f"{key}={shlex.quote(value)}"
+        for key, value in added.items()
+    ]
+    return " ".join([*words, shlex.join(arguments)])
 
 
 def run_ranks(arguments: list[str], added: dict[str, str], started: Callable[[int], None]) -> int:
