@@ -69,7 +69,11 @@ class Trainer:
         longest = max(Rows.longest(s) for s in sets)
         torch.manual_seed(settings.train.seed)
         self.engine.wrap(load_policy(settings.model, longest=longest))
-        settle_layout(self.engine.policy, self.engine, settings.model.layout)
+        layout = settle_layout(self.engine.policy, self.engine, settings.model.layout)
+        if layout == "padded" and settings.model.layout == "auto":
+            self.display.say(
+                "this model cannot keep packed rows apart: prompts are repeated, one padded row a response"
+            )
         self.display.say(self.engine.in_force)
         shared = self.engine.policy.shares_prompts
         rows = {s.name: Rows(s, self.loss.needs, shared) for s in sets}
