@@ -23,11 +23,11 @@ from rich.table import Table
 from torch import Tensor
 
 from prefopt.batch import Encoded, LossOutput, Responses
-from prefopt.pack import pack
 from prefopt.losses import make_loss
 from prefopt.losses.orpo import ORPO
 from prefopt.model.forward import respond
 from prefopt.model.policy import Policy
+from prefopt.pack import pack
 
 DEFAULT_DIR = Path(__file__).resolve().parents[1] / "tests" / "oracles"
 

@@ -71,9 +71,7 @@ class Trainer:
         self.engine.wrap(load_policy(settings.model, longest=longest))
         layout = settle_layout(self.engine.policy, self.engine, settings.model.layout)
         if layout == "padded" and settings.model.layout == "auto":
-            self.display.say(
-                "this model cannot keep packed rows apart: prompts are repeated, one padded row each"
-            )
+            self.display.say("this model cannot keep packed rows apart: prompts are repeated, one padded row each")
         self.display.say(self.engine.in_force)
         shared = self.engine.policy.shares_prompts
         rows = {s.name: Rows(s, self.loss.needs, shared) for s in sets}
