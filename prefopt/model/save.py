@@ -46,8 +46,8 @@ def save_model(
             setattr(config, name, value)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    for file in folder.iterdir():
-        file.chmod(0o644 & ~_umask())  # safetensors leaves 0600, which shared clusters cannot read
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o666 & ~_umask())  # safetensors leaves 0600, which other users of a cluster cannot read
 
 
 def _umask() -> int:
