@@ -7,7 +7,7 @@ Exit codes: 2 misuse (a key, a file, a row), 1 failure (disk, network, a number 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 MISUSE = 2
 FAILURE = 1
@@ -43,5 +43,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     words = sorted(set(known))
     near = get_close_matches(word, words, n=3, cutoff=0.6)
     if near:
+        nearness = {n: SequenceMatcher(None, n, word).ratio() for n in near}
+        near = [n for n in near if nearness[n] > nearness[near[0]] - 0.2]
         return "did you mean " + " or ".join(repr(n) for n in near) + "?"
     return "known: " + ", ".join(words) if words else ""

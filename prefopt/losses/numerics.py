@@ -19,6 +19,13 @@ def logsigmoid(x: Tensor) -> Tensor:
     return torch_logsigmoid(x)
 
 
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x)). 1 - sigmoid(x) is written sigmoid(-x), which keeps its digits."""
+    import torch
+
+    return torch.sigmoid(x)
+
+
 def log1mexp(x: Tensor) -> Tensor:
     """log(1 - exp(x)) for x < 0: the log-probability of everything else.
 
