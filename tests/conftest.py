@@ -11,6 +11,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more of the machine's other work than of the code.
+settings.register_profile("prefopt", deadline=None)
+settings.load_profile("prefopt")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
