@@ -90,6 +90,8 @@ def check_file(method: str, oracle: dict) -> Iterator[Check]:
     for case in oracle["cases"]:
         tolerance = oracle["tolerance"][case["dtype"]]
         hyper, expected = case["hyperparameters"], case["expected"]
+        if not adapter.covers(hyper):
+            continue
         leaves, responses = adapter.read(case["inputs"])
         counts = counts_of(responses, hyper.get("num_items_in_batch"))
         loss, output = run_losses(adapter.settings(hyper), responses, counts)
@@ -211,6 +213,9 @@ def main(arguments: list[str] | None = None) -> int:
             table.add_row(path.stem, str(len(oracle["cases"])), "", "", "", "no such method yet")
             continue
         misses = [c for c in checks if not c.share <= 1]
+        left_out = 0
+        if path.stem in ADAPTERS:
+            left_out = sum(not ADAPTERS[path.stem].covers(c["hyperparameters"]) for c in oracle["cases"])
         missed += misses
         table.add_row(
             path.stem,
@@ -218,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
             str(len(checks)),
             f"{max(c.error for c in checks):.1e}",
             f"{max(c.share for c in checks):.1e}",
-            f"{len(misses)} missed" if misses else "ok",
+            (f"{len(misses)} missed" if misses else "ok") + (f", {left_out} of another reading" if left_out else ""),
         )
     console = Console()
     console.print(table)

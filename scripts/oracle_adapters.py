@@ -91,6 +91,7 @@ class Adapter(NamedTuple):
     read: Callable[[dict], Inputs]
     settings: Callable[[dict], list[tuple[float, dict]]]  # (weight, loss settings): a mixture is a sum
     parts: Callable[[LossOutput, Responses], dict[str, Any]]
+    covers: Callable[[dict], bool] = lambda h: True  # False: prefopt lacks this reading; the table counts such cases
 
 
 def _component(output: LossOutput, name: str) -> Tensor:
@@ -151,8 +152,23 @@ PAIRWISE = {
     "r_dpo": {"beta": "beta", "alpha": "alpha"},
     "apo_zero": BETA,
     "apo_down": BETA,
+    "cpo": {"beta": "beta", "cpo_alpha": "nll_weight", "label_smoothing": "label_smoothing"},
+    "exo_pair": SMOOTHED,
+    "nca_pair": BETA,
 }
 """Methods whose settings only have other names, or the same."""
+
+
+def _ratio_settings(name: str, key: str, setting: str) -> Callable[[dict], list[tuple[float, dict]]]:
+    """Settings of a SimPO relative whose file has gamma itself, and one more setting."""
+    return lambda h: [
+        (1.0, {"name": name, "beta": h["beta"], "gamma_beta_ratio": h["gamma"] / h["beta"], setting: h[key]})
+    ]
+
+
+def _calibration(output: LossOutput, responses: Responses) -> dict[str, Any]:
+    return _of_pairs(output, responses) | {"calibration_losses": _component(output, "calibration")}
+
 
 SFT_REDUCTIONS = {
     "token_mean": "token_mean",
@@ -162,6 +178,14 @@ SFT_REDUCTIONS = {
 
 ADAPTERS = {name: _pairwise(name, keys) for name, keys in PAIRWISE.items()} | {
     "ipo": Adapter(sums_of_pairs, _ipo_settings, _of_pairs),
+    "cpo_simpo": Adapter(sums_of_pairs, _ratio_settings("cpo_simpo", "cpo_alpha", "nll_weight"), _of_pairs),
+    "alphapo": Adapter(sums_of_pairs, _ratio_settings("alphapo", "alpha", "alpha"), _of_pairs),
+    "slic_hf": Adapter(
+        sums_of_pairs,
+        lambda h: [(1.0, {"name": "slic_hf", "delta": h["delta"], "lam": h["lambda"]})],
+        _calibration,
+        covers=lambda h: h["reg_target"] == "chosen",
+    ),
     "sft": Adapter(
         tokens,
         lambda h: [(1.0, {"name": "sft", "reduction": SFT_REDUCTIONS[h["reduction"]]})],
@@ -186,7 +210,10 @@ ADAPTERS = {name: _pairwise(name, keys) for name, keys in PAIRWISE.items()} | {
 
 END_TO_END = {
     "dpo": lambda h: [(1.0, {"name": "dpo", "beta": h["beta"]})],
-    **{name: ADAPTERS[name].settings for name in ("ipo", "dpo_hinge", "dpo_length_normalized", "apo_zero")},
+    **{
+        name: ADAPTERS[name].settings
+        for name in ("ipo", "dpo_hinge", "dpo_length_normalized", "apo_zero", "nca_pair", "cpo", "cpo_simpo", "slic_hf")
+    },
     "sft": lambda h: [(1.0, {"name": "sft"})],
     "sft_on_chosen": lambda h: [(1.0, {"name": "sft"})],
     "orpo": _orpo_settings,

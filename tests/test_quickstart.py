@@ -60,7 +60,7 @@ def test_the_whole_quickstart_teaches_manners_and_facts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["sft", "dpo", "orpo", "simpo", "dpo_hinge"])
+@pytest.mark.parametrize("loss", ["sft", "dpo", "orpo", "simpo", "cpo"])
 def test_every_method_trains_on_the_quickstart(loss: str, tmp_path: Path) -> None:
     words = ["train", "recipe=quickstart", f"loss={loss}", "train.max_steps=2", "sample.count=0"]
     result = prefopt([*words, f"dir={tmp_path / 'run'}"], tmp_path / "cache")

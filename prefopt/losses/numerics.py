@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 NEARLY_CERTAIN = -1e-12
 """Largest log-probability that `log1mexp` tells from 0: nats. Above it p is taken as 1 - 1e-12."""
 
+STEEPEST = 40.0
+"""Largest exponent that `expm1_or_line` takes: squares of its gradient still fit into float32."""
+
 
 def logsigmoid(x: Tensor) -> Tensor:
     """log(1 / (1 + exp(-x))), exact in both tails."""
@@ -24,6 +27,14 @@ def sigmoid(x: Tensor) -> Tensor:
     import torch
 
     return torch.sigmoid(x)
+
+
+def expm1_or_line(x: Tensor) -> Tensor:
+    """exp(x) - 1 up to x = `STEEPEST`, beyond it its tangent: finite, and with a gradient, where exp overflows."""
+    import torch
+
+    beyond = (x - STEEPEST).clamp(min=0)
+    return torch.expm1(x.clamp(max=STEEPEST)) + math.exp(STEEPEST) * beyond
 
 
 def log1mexp(x: Tensor) -> Tensor:

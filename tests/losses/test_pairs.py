@@ -61,7 +61,8 @@ AT_REFERENCE = [
     ("r_dpo", {}, LN2),
     ("apo_zero", {}, 1.0),
     ("apo_down", {}, 1.0),
-    # at reference
+    ("exo_pair", {"label_smoothing": 0.1}, -LN2 - (math.log(0.9) + math.log(0.1)) / 2),
+    ("nca_pair", {}, 2 * LN2),
 ]
 
 
@@ -82,7 +83,23 @@ BY_HAND = [
     ("r_dpo", {"beta": 0.5, "alpha": 0.1}, softplus(-(1.5 - 0.1))),
     ("apo_zero", {"beta": 0.5}, 1 - s(0.5) + s(-1.0)),
     ("apo_down", {"beta": 0.5}, s(0.5) + 1 - s(1.5)),
-    # by hand
+    ("cpo", {"beta": 0.5, "nll_weight": 0.3}, softplus(-1.5) + 0.3 * 1.5),
+    ("cpo", {"beta": 0.5, "label_smoothing": 0.1}, 0.9 * softplus(-1.5) + 0.1 * softplus(1.5) + 1.5),
+    ("cpo_simpo", {"beta": 2.0, "gamma_beta_ratio": 0.3, "nll_weight": 0.2}, softplus(-0.4) + 0.2 * 1.5),
+    ("alphapo", {"beta": 2.0, "gamma_beta_ratio": 0.3, "alpha": 0.0}, softplus(-0.4)),
+    (
+        "alphapo",
+        {"beta": 2.0, "gamma_beta_ratio": 0.3, "alpha": 0.5},
+        softplus(-2 * ((math.exp(1.0) - math.exp(0.75)) / 0.5 - 0.3)),
+    ),
+    ("slic_hf", {"delta": 5.0, "lam": 0.2}, 5.0 - 3.0 + 0.2 * 3.0),
+    ("slic_hf", {"delta": 1.0, "lam": 0.2}, 0.2 * 3.0),
+    (
+        "exo_pair",
+        {"beta": 0.5, "label_smoothing": 0.1},
+        s(1.5) * math.log(s(1.5) / 0.9) + s(-1.5) * math.log(s(-1.5) / 0.1),
+    ),
+    ("nca_pair", {"beta": 0.5}, softplus(-0.5) + softplus(0.5) / 2 + softplus(-1.0) / 2),
 ]
 
 
@@ -91,7 +108,20 @@ def test_value_by_hand(name: str, settings: dict, expected: float) -> None:
     assert total({"name": name, **settings}, hand()).item() == pytest.approx(expected, rel=1e-12)
 
 
-SIGNED = ["ipo", "cdpo", "robust_dpo", "dpo_hinge", "dpo_length_normalized", "r_dpo", "apo_zero"]
+SIGNED = [
+    "ipo",
+    "cdpo",
+    "robust_dpo",
+    "dpo_hinge",
+    "dpo_length_normalized",
+    "r_dpo",
+    "apo_zero",
+    "cpo",
+    "cpo_simpo",
+    "alphapo",
+    "exo_pair",
+    "nca_pair",
+]
 
 
 @pytest.mark.parametrize("name", SIGNED)
@@ -114,6 +144,21 @@ def test_apo_down_lowers_both_and_the_rejected_more() -> None:
     assert (r.token_logps.grad[:2] > 0).all()
 
 
+def test_slic_hf_raises_the_chosen_and_lowers_the_rejected_inside_its_margin() -> None:
+    r = hand()
+    total({"name": "slic_hf", "delta": 5.0}, r).backward()
+    assert r.token_logps.grad is not None
+    assert r.token_logps.grad.tolist() == pytest.approx([-1.1, -1.1, 1, 1, 1])
+
+
+def test_alphapo_keeps_a_gradient_where_its_exponential_would_overflow() -> None:
+    r = pair([-5000.0], [-1.0], (-3.0, -4.0))
+    total({"name": "alphapo"}, r).backward()
+    assert r.token_logps.grad is not None
+    assert r.token_logps.grad.isfinite().all()
+    assert r.token_logps.grad[0] < 0
+
+
 def test_ipo_pulls_back_beyond_its_margin() -> None:
     r = hand()
     total({"name": "ipo", "beta": 0.5, "normalisation": "sum"}, r).backward()
@@ -132,7 +177,12 @@ REFUSED = [
     ({"name": "robust_dpo", "label_smoothing": 0.5}, "label_smoothing must be in (0, 0.5)"),
     ({"name": "r_dpo", "alpha": 0.0}, "at 0 it is loss=dpo"),
     *[({"name": name, "beta": 0.0}, "beta must be above 0") for name, _, _ in AT_REFERENCE],
-    # refused
+    ({"name": "cpo", "nll_weight": -1.0}, "nll_weight must be 0 or more"),
+    ({"name": "cpo_simpo", "nll_weight": 0.0}, "at 0 it is loss=simpo"),
+    ({"name": "alphapo", "beta": 0.0}, "beta must be above 0"),
+    ({"name": "slic_hf", "delta": 0.0}, "delta must be above 0"),
+    ({"name": "slic_hf", "lam": -0.1}, "lam must be 0 or more"),
+    ({"name": "exo_pair", "label_smoothing": 0.0}, "label_smoothing must be in (0, 0.5)"),
 ]
 
 
