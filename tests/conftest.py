@@ -13,8 +13,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 from hypothesis import settings
 
-# How long an example takes says more of the machine's other work than of the code.
-settings.register_profile("prefopt", deadline=None)
+# No deadline: how long an example takes says more of the machine's other work than of the code. The same examples in
+# every run, so that a failure is the change's and not luck; search for new ones with --hypothesis-profile=default.
+settings.register_profile("prefopt", deadline=None, derandomize=True)
 settings.load_profile("prefopt")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -78,11 +78,11 @@ def no_template(where: str) -> UserError:
 def _cut_after_eos(rendered: str, content: str, eos: str | None) -> str:
     """`rendered` without what the template writes behind the EOS with which it closes the answer (often a newline).
 
-    Only behind the answer itself is EOS looked for: an answer may hold the same characters.
+    An answer may spell EOS itself: then that one stays. An answer may also be spelt by EOS, as "d" is by "<|im_end|>".
     """
-    if not eos:
+    end = rendered.rfind(eos) if eos else -1
+    if eos is None or end < 0:
         return rendered
-    said = rendered.rfind(content.strip())
-    tail = said + len(content.strip()) if said >= 0 else 0
-    end = rendered.rfind(eos, tail)
-    return rendered if end < 0 else rendered[: end + len(eos)]
+    said = content.strip()
+    is_of_the_answer = said in rendered and said not in rendered[:end]
+    return rendered if is_of_the_answer else rendered[: end + len(eos)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prefopt.data.encode import Encoder
@@ -218,6 +218,7 @@ ANY_TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_si
 
 @settings(max_examples=60, deadline=None)
 @given(prompt=ANY_TEXT, chosen=ANY_TEXT, rejected=ANY_TEXT)
+@example(prompt="0", chosen="d", rejected="im_end")  # spelt by the template's own EOS
 def test_prompt_and_response_ids_spell_the_rendered_text(no_bos, chat, prompt, chosen, rejected):
     plain = load_once(no_bos)
     rows, _ = encode(plain, {"prompt": prompt, "chosen": chosen, "rejected": rejected})
