@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from prefopt.batch import Encoded, LossOutput, Responses
+from prefopt.batch import Encoded, LossOutput, Responses, Unit
 from prefopt.losses import make_loss
 from prefopt.model.forward import respond
 from prefopt.model.policy import Policy
@@ -75,12 +75,17 @@ def counts_of(responses: Responses, num_items: int | None = None) -> dict:
     """Units of a batch given as Responses. num_items: the tokens of the whole accumulation window, where known."""
     imitated = responses.imitated_token_logps.shape[0]
     prompt = 0 if responses.prompt_logps is None else responses.prompt_logps.shape[0]
+    labels = responses.labels
+    desirable = 0 if labels is None else int(labels.sum())
     return {
-        "token": num_items or imitated,
-        "sequence_token": imitated + prompt,
-        "response": responses.lengths.shape[0],
-        "pair": responses.pairs.shape[0],
-        "example": responses.best.shape[0],
+        Unit.TOKEN: num_items or imitated,
+        Unit.SEQUENCE_TOKEN: imitated + prompt,
+        Unit.RESPONSE: responses.lengths.shape[0],
+        Unit.DESIRABLE: desirable,
+        Unit.UNDESIRABLE: 0 if labels is None else len(labels) - desirable,
+        Unit.DESIRABLE_TOKEN: 0 if labels is None else int(responses.lengths[labels].sum()),
+        Unit.PAIR: responses.pairs.shape[0],
+        Unit.EXAMPLE: responses.best.shape[0],
     }
 
 

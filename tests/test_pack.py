@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from prefopt.batch import Encoded, Segment, Span, Unit
@@ -51,9 +53,36 @@ def test_units_are_counted() -> None:
         Unit.TOKEN: 3 + 3,
         Unit.SEQUENCE_TOKEN: 3 + 3 + 2,
         Unit.RESPONSE: 5,
+        Unit.DESIRABLE: 0,
+        Unit.UNDESIRABLE: 0,
+        Unit.DESIRABLE_TOKEN: 0,
         Unit.PAIR: 3,
         Unit.EXAMPLE: 2,
     }
+
+
+def test_labelled_responses_are_counted_by_their_label() -> None:
+    batch = pack([B])
+    assert batch.count(Unit.DESIRABLE) == 2
+    assert batch.count(Unit.UNDESIRABLE) == 1
+    assert batch.count(Unit.DESIRABLE_TOKEN) == 2 + 2
+
+
+def test_given_tokens_are_read_and_not_predicted() -> None:
+    batch = pack([replace(A, given=[len(r) - 1 for r in A.responses])])
+    assert batch.target.tolist() == [r[-1] for r in A.responses]
+    assert batch.lengths.tolist() == [1] * len(A.responses)
+    assert batch.input_ids.tolist() == pack([A]).input_ids.tolist()
+    before = [r[-2] if len(r) > 1 else A.prompt[-1] for r in A.responses]
+    assert batch.input_ids[batch.predictor].tolist() == before
+
+
+def test_whole_responses_end_on_the_axis() -> None:
+    for share in (True, False):
+        batch = pack([A, B], share, whole_responses=True)
+        assert batch.last is not None
+        assert batch.input_ids[batch.last].tolist() == [r[-1] for e in (A, B) for r in e.responses]
+        assert batch.target.tolist() == pack([A, B], share).target.tolist()
 
 
 def test_prompt_tokens_are_predicted_once_whatever_the_layout() -> None:

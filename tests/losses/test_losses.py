@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from random import Random
 
 import pytest
 import torch
+from bed import Row, counts, coupled, make, total, two, value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefopt.batch import NEEDS, Responses, Unit
+from prefopt.batch import NEEDS, Responses
 from prefopt.errors import UserError
 from prefopt.losses import make_loss, names
 from prefopt.losses.numerics import log1mexp
@@ -24,7 +26,7 @@ def responses(
     reference: list[float] | None = None,
     prompt_logps: list[float] | None = None,
 ) -> Responses:
-    """Responses whose token log-probabilities are one leaf."""
+    """Responses whose token log-probabilities are one leaf, without any column that is not given."""
     tokens = torch.tensor([t for r in token_logps for t in r], dtype=torch.float64, requires_grad=True)
     lengths = torch.tensor([len(r) for r in token_logps])
     row = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
@@ -39,22 +41,6 @@ def responses(
         reference_logps=None if reference is None else torch.tensor(reference, dtype=torch.float64),
         prompt_logps=None if prompt_logps is None else torch.tensor(prompt_logps, dtype=torch.float64),
     )
-
-
-def counts(r: Responses) -> dict[Unit, int]:
-    imitated = r.imitated_token_logps.shape[0]
-    prompt = 0 if r.prompt_logps is None else r.prompt_logps.shape[0]
-    return {
-        Unit.TOKEN: imitated,
-        Unit.SEQUENCE_TOKEN: imitated + prompt,
-        Unit.RESPONSE: len(r.lengths),
-        Unit.PAIR: len(r.pairs),
-        Unit.EXAMPLE: len(r.best),
-    }
-
-
-def value(settings: dict, r: Responses) -> float:
-    return make_loss(settings)(r).total(counts(r)).item()
 
 
 TWO = [[-1.0, -2.0], [-3.0, -1.0, -2.0]]  # sums -3, -6; means -1.5, -2
@@ -119,11 +105,11 @@ def test_a_step_down_the_loss_raises_the_chosen_and_lowers_the_rejected(name: st
 def test_every_loss_is_finite_with_a_finite_gradient_from_certain_to_impossible(name: str) -> None:
     for low in (-1e-8, -1e-4, -1.0, -88.0, -104.0, -1e4):
         for chosen, rejected in ((low, -1.0), (-1.0, low), (low, low)):
-            r = responses([[chosen] * 3, [rejected] * 2], [(0, 1)], [0], [-5.0, -5.0], [-1.0])
-            total = make_loss({"name": name})(r).total(counts(r))
-            total.backward()
+            r = two([chosen] * 3, [rejected] * 2, (-5.0, -5.0))
+            loss = total({"name": name}, r)
+            loss.backward()
             assert r.token_logps.grad is not None
-            assert total.isfinite()
+            assert loss.isfinite()
             assert r.token_logps.grad.isfinite().all()
 
 
@@ -148,34 +134,78 @@ def test_log1mexp_keeps_its_digits_in_float32_near_certainty() -> None:
     assert got.tolist() == pytest.approx([-13.815511, -20.723267], rel=1e-6)
 
 
-@given(st.integers(1, 5), st.integers(0, 10**6))
-def test_the_loss_of_a_step_does_not_depend_on_the_order_of_its_rows(num_pairs: int, seed: int) -> None:
-    random = torch.Generator().manual_seed(seed)
-    logps = [
-        (-torch.rand(int(torch.randint(1, 9, (), generator=random)), generator=random) * 5).tolist()
-        for _ in range(2 * num_pairs)
+def random_examples(num_examples: int, seed: int) -> list[list[Row]]:
+    random = Random(seed)
+
+    def row(score: float, label: bool) -> Row:
+        tokens = tuple(-5 * random.random() - 1e-3 for _ in range(random.randint(1, 8)))
+        return Row(tokens, -20 * random.random(), label, score, (random.random(),))
+
+    return [
+        [row(1.0, True), *(row(0.9 - 0.2 * n, False) for n in range(random.randint(1, 3)))] for _ in range(num_examples)
     ]
-    reference = (-torch.rand(2 * num_pairs, generator=random) * 20).tolist()
-    pairs = [(2 * i, 2 * i + 1) for i in range(num_pairs)]
-    order = torch.randperm(num_pairs, generator=random).tolist()
-    shuffled = [row for i in order for row in (2 * i, 2 * i + 1)]
+
+
+@given(st.integers(1, 5), st.integers(0, 10**6))
+def test_the_loss_of_a_step_does_not_depend_on_the_order_of_its_rows(num_examples: int, seed: int) -> None:
+    examples = random_examples(num_examples, seed)
+    shuffled = Random(seed).sample(examples, len(examples))
     for name in names():
-        a = value({"name": name}, responses(logps, pairs, [p[0] for p in pairs], reference))
-        b = value(
-            {"name": name},
-            responses([logps[r] for r in shuffled], pairs, [p[0] for p in pairs], [reference[r] for r in shuffled]),
-        )
+        a, b = (value({"name": name}, make(e)) for e in (examples, shuffled))
         assert a == pytest.approx(b, rel=1e-12)
 
 
+COLUMNS = {
+    "reference": "reference_logps",
+    "reference_tokens": "reference_token_logps",
+    "labels": "labels",
+    "scores": "scores",
+    "ranking": "scores",
+    "probabilities": "scores",
+    "margins": "margins",
+    "targets": "targets",
+    "forward_kl": "forward_kl",
+    "reverse_kl": "reverse_kl",
+    "collision": "collision",
+    "kl": "kl",
+    "rewards": "rewards",
+    "prompt_logps": "prompt_logps",
+}
+
+
 @pytest.mark.parametrize("name", names())
-def test_a_listed_need_matters_and_an_unlisted_column_does_not(name: str) -> None:
-    base = responses(TWO, [(0, 1)], [0], reference=[-4.0, -5.5], prompt_logps=[-1.0])
+def test_a_method_works_with_the_columns_that_it_lists_and_no_other(name: str) -> None:
+    everything = make(random_examples(3, 0))
     loss = make_loss({"name": name})
-    assert loss.needs <= NEEDS
-    other = replace(base, reference_logps=torch.tensor([-9.0, -5.0], dtype=torch.float64))
-    changed = loss(base).total(counts(base)) != loss(other).total(counts(other))
-    assert bool(changed) == ("reference" in loss.needs)
+    assert loss.needs <= NEEDS.keys()
+    asked = {COLUMNS[need] for need in loss.needs if need in COLUMNS}
+    # Whoever compares with a reference may use the sums or the tokens, as it lists them.
+    others = {column: None for column in COLUMNS.values() if column not in asked}
+    only = replace(everything, **others)
+    count = counts(everything)
+    with_all = loss(coupled({"name": name}, everything)).total(count)
+    assert torch.equal(loss(coupled({"name": name}, only)).total(count), with_all)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_listed_need_matters(name: str) -> None:
+    everything = make(random_examples(3, 0))
+    loss = make_loss({"name": name})
+    count = counts(everything)
+    before = loss(coupled({"name": name}, everything)).total(count)
+    for need in loss.needs & COLUMNS.keys():
+        column = getattr(everything, COLUMNS[need])
+        random = torch.Generator().manual_seed(1)
+        if need == "labels":
+            other = ~column
+        elif need == "targets":
+            other = everything.best
+        elif need in ("scores", "ranking", "probabilities"):
+            other = 1 - column
+        else:
+            other = column + torch.rand(column.shape, generator=random, dtype=column.dtype)
+        changed = replace(everything, **{COLUMNS[need]: other})
+        assert loss(coupled({"name": name}, changed)).total(count) != before, need
 
 
 def test_needs_of_orpo_follow_its_scope() -> None:

@@ -7,47 +7,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bed import sigmoid, softplus, total, two
 
-from prefopt.batch import Responses, Unit
+from prefopt.batch import Responses
 from prefopt.errors import UserError
 from prefopt.losses import make_loss
 
 LN2 = math.log(2)
 
 
-def pair(chosen: list[float], rejected: list[float], reference: tuple[float, float]) -> Responses:
-    """One pair whose token log-probabilities are one leaf."""
-    tokens = torch.tensor(chosen + rejected, dtype=torch.float64, requires_grad=True)
-    lengths = torch.tensor([len(chosen), len(rejected)])
-    row = torch.repeat_interleave(torch.arange(2), lengths)
-    return Responses(
-        token_logps=tokens,
-        row=row,
-        logps=torch.zeros(2, dtype=torch.float64).index_add(0, row, tokens),
-        lengths=lengths,
-        example=torch.tensor([0, 0]),
-        pairs=torch.tensor([[0, 1]]),
-        best=torch.tensor([0]),
-        reference_logps=torch.tensor(reference, dtype=torch.float64),
-    )
-
-
-def total(settings: dict, r: Responses) -> torch.Tensor:
-    counts = dict.fromkeys(Unit, 1) | {Unit.TOKEN: r.imitated_token_logps.shape[0]}
-    return make_loss(settings)(r).total(counts)
-
-
 def hand() -> Responses:
     """Sums -3 and -6, means -1.5 and -2, log-ratios +1 and -2, per token +1/2 and -2/3."""
-    return pair([-1.0, -2.0], [-3.0, -1.0, -2.0], (-4.0, -4.0))
-
-
-def softplus(x: float) -> float:
-    return math.log1p(math.exp(x))
-
-
-def s(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
+    return two([-1.0, -2.0], [-3.0, -1.0, -2.0], (-4.0, -4.0))
 
 
 AT_REFERENCE = [
@@ -68,7 +39,7 @@ AT_REFERENCE = [
 
 @pytest.mark.parametrize(("name", "settings", "expected"), AT_REFERENCE)
 def test_value_when_policy_equals_reference_and_lengths_are_equal(name: str, settings: dict, expected: float) -> None:
-    r = pair([-1.0, -2.0], [-3.0, -1.0], (-3.0, -4.0))
+    r = two([-1.0, -2.0], [-3.0, -1.0], (-3.0, -4.0))
     assert total({"name": name, **settings}, r).item() == pytest.approx(expected, rel=1e-14)
 
 
@@ -81,8 +52,8 @@ BY_HAND = [
     ("dpo_hinge", {"beta": 0.5}, 0.0),
     ("dpo_length_normalized", {"beta": 2.0}, softplus(-2 * (1 / 2 + 2 / 3))),
     ("r_dpo", {"beta": 0.5, "alpha": 0.1}, softplus(-(1.5 - 0.1))),
-    ("apo_zero", {"beta": 0.5}, 1 - s(0.5) + s(-1.0)),
-    ("apo_down", {"beta": 0.5}, s(0.5) + 1 - s(1.5)),
+    ("apo_zero", {"beta": 0.5}, 1 - sigmoid(0.5) + sigmoid(-1.0)),
+    ("apo_down", {"beta": 0.5}, sigmoid(0.5) + 1 - sigmoid(1.5)),
     ("cpo", {"beta": 0.5, "nll_weight": 0.3}, softplus(-1.5) + 0.3 * 1.5),
     ("cpo", {"beta": 0.5, "label_smoothing": 0.1}, 0.9 * softplus(-1.5) + 0.1 * softplus(1.5) + 1.5),
     ("cpo_simpo", {"beta": 2.0, "gamma_beta_ratio": 0.3, "nll_weight": 0.2}, softplus(-0.4) + 0.2 * 1.5),
@@ -97,7 +68,7 @@ BY_HAND = [
     (
         "exo_pair",
         {"beta": 0.5, "label_smoothing": 0.1},
-        s(1.5) * math.log(s(1.5) / 0.9) + s(-1.5) * math.log(s(-1.5) / 0.1),
+        sigmoid(1.5) * math.log(sigmoid(1.5) / 0.9) + sigmoid(-1.5) * math.log(sigmoid(-1.5) / 0.1),
     ),
     ("nca_pair", {"beta": 0.5}, softplus(-0.5) + softplus(0.5) / 2 + softplus(-1.0) / 2),
 ]
@@ -134,7 +105,7 @@ def test_a_step_down_the_loss_raises_the_chosen_and_lowers_the_rejected(name: st
 
 
 def test_apo_down_lowers_both_and_the_rejected_more() -> None:
-    r = pair([-1.0, -2.0], [-3.0, -1.0, -2.0], (-4.0, -10.0))  # log-ratios +1 and +4: the wrong way round
+    r = two([-1.0, -2.0], [-3.0, -1.0, -2.0], (-4.0, -10.0))  # log-ratios +1 and +4: the wrong way round
     total({"name": "apo_down", "beta": 0.5}, r).backward()
     assert r.token_logps.grad is not None
     assert (r.token_logps.grad[2:] > 0).all()
@@ -152,7 +123,7 @@ def test_slic_hf_raises_the_chosen_and_lowers_the_rejected_inside_its_margin() -
 
 
 def test_alphapo_keeps_a_gradient_where_its_exponential_would_overflow() -> None:
-    r = pair([-5000.0], [-1.0], (-3.0, -4.0))
+    r = two([-5000.0], [-1.0], (-3.0, -4.0))
     total({"name": "alphapo"}, r).backward()
     assert r.token_logps.grad is not None
     assert r.token_logps.grad.isfinite().all()

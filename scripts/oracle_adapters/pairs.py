@@ -1,0 +1,116 @@
+"""Adapters of the methods that learn from pairs, first the plain ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from oracle_adapters.common import (
+    Adapter,
+    component,
+    of_pairs,
+    paired,
+    pairwise,
+    sums_of_pairs,
+    tokens,
+    tokens_of_pairs,
+)
+from prefopt.batch import LossOutput, Responses
+from prefopt.losses.orpo import ORPO
+
+
+def _ipo_settings(h: dict) -> list[tuple[float, dict]]:
+    normalisation = "mean" if h["length_normalized"] else "sum"
+    return [(1.0, {"name": "ipo", "beta": h["beta"], "normalisation": normalisation})]
+
+
+def _simpo_settings(h: dict) -> list[tuple[float, dict]]:
+    form = {"hinge": "hinge", "sigmoid": "logistic"}[h.get("loss_type", "sigmoid")]
+    simpo = {"name": "simpo", "beta": h["beta"], "gamma_beta_ratio": h["gamma_beta_ratio"], "form": form}
+    simpo["label_smoothing"] = h.get("label_smoothing", 0.0)
+    return [(1.0, simpo), (h.get("sft_weight", 0.0), {"name": "sft"})]
+
+
+def _orpo_settings(h: dict) -> list[tuple[float, dict]]:
+    scope = "sequence" if h["nll_on_prompt"] else "response"
+    return [(1.0, {"name": "orpo", "lam": h["lambda"], "nll_over": scope})]
+
+
+BETA = {"beta": "beta"}
+SMOOTHED = {"beta": "beta", "label_smoothing": "label_smoothing"}
+PAIRWISE = {
+    "cdpo": SMOOTHED,
+    "robust_dpo": SMOOTHED,
+    "dpo_hinge": BETA,
+    "dpo_length_normalized": BETA,
+    "r_dpo": {"beta": "beta", "alpha": "alpha"},
+    "apo_zero": BETA,
+    "apo_down": BETA,
+    "cpo": {"beta": "beta", "cpo_alpha": "nll_weight", "label_smoothing": "label_smoothing"},
+    "exo_pair": SMOOTHED,
+    "nca_pair": BETA,
+}
+"""Methods whose settings only have other names, or the same."""
+
+
+def _ratio_settings(name: str, key: str, setting: str) -> Callable[[dict], list[tuple[float, dict]]]:
+    """Settings of a SimPO relative whose file has gamma itself, and one more setting."""
+    return lambda h: [
+        (1.0, {"name": name, "beta": h["beta"], "gamma_beta_ratio": h["gamma"] / h["beta"], setting: h[key]})
+    ]
+
+
+def _calibration(output: LossOutput, responses: Responses) -> dict[str, Any]:
+    return of_pairs(output, responses) | {"calibration_losses": component(output, "calibration")}
+
+
+SFT_REDUCTIONS = {
+    "token_mean": "token_mean",
+    "sequence_sum_batch_mean": "sequence_sum",
+    "sequence_mean_batch_mean": "sequence_mean",
+}
+
+ADAPTERS: dict[str, Adapter] = {name: pairwise(name, keys) for name, keys in PAIRWISE.items()} | {
+    "ipo": Adapter(sums_of_pairs, _ipo_settings, of_pairs),
+    "cpo_simpo": Adapter(sums_of_pairs, _ratio_settings("cpo_simpo", "cpo_alpha", "nll_weight"), of_pairs),
+    "alphapo": Adapter(sums_of_pairs, _ratio_settings("alphapo", "alpha", "alpha"), of_pairs),
+    "slic_hf": Adapter(
+        sums_of_pairs,
+        lambda h: [(1.0, {"name": "slic_hf", "delta": h["delta"], "lam": h["lambda"]})],
+        _calibration,
+        covers=lambda h: h["reg_target"] == "chosen",
+    ),
+    "sft": Adapter(
+        tokens,
+        lambda h: [(1.0, {"name": "sft", "reduction": SFT_REDUCTIONS[h["reduction"]]})],
+        lambda o, r: {"per_sequence_sum": -r.logps, "num_tokens": r.token_logps.shape[0]},
+    ),
+    "dpo": Adapter(sums_of_pairs, lambda h: [(1.0, {"name": "dpo", "beta": h["beta"]})], paired("dpo")),
+    "simpo": Adapter(sums_of_pairs, _simpo_settings, paired("simpo")),
+    "orpo": Adapter(
+        tokens_of_pairs,
+        _orpo_settings,
+        paired(
+            "odds_ratio",
+            ("log_odds", lambda o, r: ORPO.log_odds_ratio(r)),
+            ("odds_ratio_losses", lambda o, r: component(o, "odds_ratio")),
+            ("nll_loss", lambda o, r: component(o, "nll").mean()),
+            ("chosen_avg_logps", lambda o, r: r.paired(r.mean_logps)[0]),
+            ("rejected_avg_logps", lambda o, r: r.paired(r.mean_logps)[1]),
+        ),
+    ),
+}
+
+
+END_TO_END: dict[str, Any] = {
+    "dpo": lambda h: [(1.0, {"name": "dpo", "beta": h["beta"]})],
+    **{
+        name: ADAPTERS[name].settings
+        for name in ("ipo", "dpo_hinge", "dpo_length_normalized", "apo_zero", "nca_pair", "cpo", "cpo_simpo", "slic_hf")
+    },
+    "sft": lambda h: [(1.0, {"name": "sft"})],
+    "sft_on_chosen": lambda h: [(1.0, {"name": "sft"})],
+    "orpo": _orpo_settings,
+    "simpo": _simpo_settings,
+    "simpo_with_sft": _simpo_settings,
+}
