@@ -297,8 +297,8 @@ class Component(NamedTuple):
     """One term of a loss.
 
     name: for the log. values: unreduced, one per unit. unit: what they are counted in. weight: its factor in the loss.
-    Values of EXAMPLE are in the order of the examples, of PAIR of the pairs, of RESPONSE of the rows; those of other
-    units in any order.
+    Values of EXAMPLE are in the order of the examples, of PAIR of the pairs, of RESPONSE, DESIRABLE and UNDESIRABLE of
+    the rows; those of tokens in any order.
     """
 
     name: str

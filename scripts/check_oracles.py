@@ -152,12 +152,12 @@ def check_end_to_end(oracle: dict, folder: Path) -> Iterator[Check]:
     with torch.no_grad():
         for name in ("policy", "reference"):
             batch = pack(encode(examples), prompt_logps=True)
-            response_logps, prompt_logps = load_tiny(folder / oracle["models"][name])(batch)
+            found = load_tiny(folder / oracle["models"][name])(batch)
             e = expected_logps[name]
             both = [logps for pair in zip(e["chosen"], e["rejected"], strict=True) for logps in pair]
             limit = tolerance["per_token_logps_float32"]
-            yield compare(f"{name} logps", "response tokens", response_logps, both, limit)
-            yield compare(f"{name} logps", "prompt tokens", prompt_logps, e["chosen_prompt"], limit)
+            yield compare(f"{name} logps", "response tokens", found.token_logps, both, limit)
+            yield compare(f"{name} logps", "prompt tokens", found.prompt_logps, e["chosen_prompt"], limit)
         reference = respond(load_tiny(folder / oracle["models"]["reference"]), pack(encode(examples))).logps
     columns = reference.reshape(-1, 2).tolist()
     for case in oracle["cases"]:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
 
 from prefopt.batch import Batch, Encoded
 from prefopt.errors import UserError
+from prefopt.model.forward import Forward
 from prefopt.model.policy import Policy
 from prefopt.pack import pack
-
-Forward = Callable[[Batch], tuple[Tensor, Tensor]]
 
 
 def settle_layout(policy: Policy, forward: Forward, requested: str) -> str:
     """Choose the policy's layout and leave it set; returns it.
 
     requested: auto, or a layout that must hold. forward: the policy as it is called (wrapped by DDP or ZeRO), on every
-    rank at once. A packed layout holds if a row's log-probabilities do not move when another row's tokens change, and
-    are those of one padded row per response.
+    rank at once. A packed layout holds if a row's log-probabilities (or reward) do not move when another row's tokens
+    change, and are those of one padded row per response.
 
     Raises: UserError where the requested layout does not hold.
     """
@@ -42,18 +38,19 @@ def _holds(policy: Policy, forward: Forward, layout: str) -> bool:
     try:
         with torch.no_grad():
             policy.use_layout("padded")
-            expected = forward(probe(policy, False))[0]
+            expected = forward(probe(policy, False)).probe
             policy.use_layout(layout)
             try:
-                got = forward(probe(policy, policy.shares_prompts))[0]
-                disturbed = forward(probe(policy, policy.shares_prompts, first_response=1))[0]
+                got = forward(probe(policy, policy.shares_prompts)).probe
+                disturbed = forward(probe(policy, policy.shares_prompts, first_response=1)).probe
             except (TypeError, NotImplementedError):  # the family does not pass the layout on, or has attention sinks
                 return False
     finally:
         policy.train(was_training)
     # The first response comes first on the axis: whatever leaks from it reaches every row behind it. The same
     # operations on the same numbers give the same bits, so that even the small leak of an untrained model shows.
-    is_apart = torch.allclose(got[FIRST_RESPONSE:], disturbed[FIRST_RESPONSE:], rtol=0, atol=1e-6)
+    behind = 1 if policy.has_scalar_head else FIRST_RESPONSE
+    is_apart = torch.allclose(got[behind:], disturbed[behind:], rtol=0, atol=1e-6)
     # bfloat16 keeps 8 bits: two orders of the same sums differ by about 1 % of a logit.
     low = next(policy.parameters()).dtype == torch.bfloat16 or torch.is_autocast_enabled(got.device.type)
     return is_apart and torch.allclose(got, expected, rtol=0.1 if low else 1e-3, atol=0.2 if low else 1e-3)
@@ -79,4 +76,4 @@ def probe(policy: Policy, share_prompts: bool, first_response: int = 0) -> Batch
         Encoded(f"probe-{i}", i, tokens(6 + i), [tokens(5) if i else first, tokens(7)], [(0, 1)], 0) for i in range(2)
     ]
     device = next(policy.parameters()).device
-    return pack(examples, share_prompts).to(device)
+    return pack(examples, share_prompts, whole_responses=policy.has_scalar_head).to(device)

@@ -1,18 +1,20 @@
-"""Loading a policy, with errors a user can act on."""
+"""Loading a policy or a reward model, with errors a user can act on."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedConfig
 
 from prefopt.errors import UserError
 from prefopt.model.files import model_folder
-from prefopt.model.policy import Policy
+from prefopt.model.policy import HEAD, Policy, RewardPolicy
 from prefopt.settings import LoraSettings, ModelSettings
+
+P = TypeVar("P", bound=Policy)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -29,12 +31,49 @@ def load_policy(settings: ModelSettings, path: str | None = None, *, longest: in
         positions end before `longest`.
     """
     folder = model_folder(path or settings.path, settings.revision)
+    config = _config(folder, longest)
+    model = _weights(folder, config, settings, AutoModelForCausalLM, frozenset())
+    return _policy(Policy, model, settings, adapters, "CAUSAL_LM")
+
+
+def load_reward_policy(
+    settings: ModelSettings, path: str | None = None, *, longest: int, adapters: bool = True
+) -> RewardPolicy:
+    """The same with a scalar head, which starts at random (torch's generator) where the folder has none.
+
+    Raises: as `load_policy`; also for a family without such a head and for a head with several labels.
+    """
+    folder = model_folder(path or settings.path, settings.revision)
+    config = _config(folder, longest)
+    if "score.weight" in _stored_tensors(folder) and config.num_labels != 1:
+        raise UserError(f"model.path: {folder} has a head of {config.num_labels} labels, a reward model has one")
+    config.num_labels = 1
+    if config.pad_token_id == config.eos_token_id:
+        config.pad_token_id = (
+            None  # transformers looks for the last token that is no padding: EOS must not be taken for it
+        )
+    model = _weights(folder, config, settings, AutoModelForSequenceClassification, frozenset({f"{HEAD}.weight"}))
+    if not hasattr(model, HEAD):
+        raise UserError(f"model.path: transformers has no scalar head named {HEAD} for {config.model_type} models")
+    return _policy(RewardPolicy, model, settings, adapters, "SEQ_CLS")
+
+
+def _config(folder: Path, longest: int) -> PreTrainedConfig:
+    """The model's configuration with dropout off."""
     config = AutoConfig.from_pretrained(folder)
     _check_positions(config, longest, folder)
     for name in _dropout_keys(config):
         setattr(config, name, 0.0)
+    return config
+
+
+def _weights(
+    folder: Path, config: PreTrainedConfig, settings: ModelSettings, kind: Any, may_be_missing: frozenset[str]
+) -> Any:
+    """The model with the weights of its folder."""
+    what = "causal language model" if kind is AutoModelForCausalLM else "model with a scalar head"
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder, config=config, dtype=DTYPES[settings.dtype], output_loading_info=True
         )
         model, info = loaded
@@ -43,27 +82,38 @@ def load_policy(settings: ModelSettings, path: str | None = None, *, longest: in
             f"model.path: a weights file in {folder} is cut or damaged ({_first_line(error)})", "copy it again"
         ) from None
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"model.path: {folder} does not load as a causal language model: {_first_line(error)}"
-        ) from None
-    missing = sorted(info["missing_keys"])
+        raise UserError(f"model.path: {folder} does not load as a {what}: {_first_line(error)}") from None
+    missing = sorted(set(info["missing_keys"]) - may_be_missing)
     if missing:
         raise UserError(
             f"model.path: {folder} lacks {len(missing)} weights, the first is {missing[0]}",
             "they would start at random; copy the whole model",
         )
+    return model
+
+
+def _policy(kind: type[P], model: Any, settings: ModelSettings, adapters: bool, task: str) -> P:
     has_adapters = settings.lora is not None and adapters
     if settings.lora is not None and adapters:
         model.name_or_path = settings.path  # what the adapter names as its base: a hub name stays one
-        model = _with_adapters(model, settings.lora)
-    policy = Policy(model, "shared" if settings.layout == "auto" else settings.layout, has_adapters)
+        model = _with_adapters(model, settings.lora, task)
+    policy = kind(model, "shared" if settings.layout == "auto" else settings.layout, has_adapters)
     if settings.gradient_checkpointing:
-        policy.causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
-        policy.causal_lm.enable_input_require_grads()
+        policy.pretrained.gradient_checkpointing_enable({"use_reentrant": False})
+        policy.pretrained.enable_input_require_grads()
     return policy
 
 
-def _with_adapters(model: Any, lora: LoraSettings) -> Any:
+def _stored_tensors(folder: Path) -> set[str]:
+    """Names of the tensors in a folder's safetensors files."""
+    names: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as content:
+            names.update(content.keys())
+    return names
+
+
+def _with_adapters(model: Any, lora: LoraSettings, task: str) -> Any:
     from peft import LoraConfig, get_peft_model  # seconds of imports that only LoRA runs need
 
     config = LoraConfig(
@@ -71,7 +121,7 @@ def _with_adapters(model: Any, lora: LoraSettings) -> Any:
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any number will do, as peft's own examples show
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
+        task_type=task,
     )
     try:
         return get_peft_model(model, config)

@@ -1,8 +1,9 @@
-"""Log-probabilities of chosen tokens from hidden states, in float32 or better, in chunks."""
+"""What a vocabulary's distribution says of each token, from hidden states, in float32 or better, in chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,24 +13,80 @@ from torch.utils.checkpoint import checkpoint
 MAX_LOGITS = 2**26
 """Most logits held at once (256 MiB of float32). Beyond it the head runs in chunks and again in the backward pass."""
 
+ASKS = ("collision", "forward_kl", "reverse_kl")
+"""What can be asked for besides the log-probability; see `prefopt.batch.Responses`."""
+LIVE = frozenset({"forward_kl", "reverse_kl"})
+"""Those of them that compare with a live reference."""
 
-def chosen_logps(hidden: Tensor, target: Tensor, head: Callable[[Tensor], Tensor], vocabulary: int) -> Tensor:
-    """log p(target) for each row: hidden [N, H], target [N] -> [N].
+Head = Callable[[Tensor], Tensor]
 
-    head: hidden states to logits, with whatever the model does to them. vocabulary: columns of the head.
-    The log-softmax is float32 even where the model is bfloat16 (float64 stays float64).
+
+class States(NamedTuple):
+    """Hidden states [N, H] and the head that turns them into logits, with whatever the model does to them."""
+
+    hidden: Tensor
+    head: Head
+
+
+def chosen_logps(states: States, target: Tensor, vocabulary: int) -> Tensor:
+    """log p(target) for each row: target [N] -> [N].
+
+    vocabulary: columns of the head. The log-softmax is float32 even where the model is bfloat16 (float64 stays so).
     """
-    rows = max(1, MAX_LOGITS // vocabulary)
-    if hidden.shape[0] <= rows:
-        return _chosen(hidden, target, head)
+    return token_values(states, target, vocabulary)["logps"]
+
+
+def token_values(
+    states: States,
+    target: Tensor,
+    vocabulary: int,
+    asks: frozenset[str] = frozenset(),
+    reference: States | None = None,
+) -> dict[str, Tensor]:
+    """ "logps" and each of `asks` (from `ASKS`) for every row: [N] each. reference: for the divergences."""
+    names = ("logps", *(ask for ask in ASKS if ask in asks))
+    # The divergences hold two distributions and their products besides.
+    rows = max(1, MAX_LOGITS // vocabulary // (4 if asks else 1))
+    others = None if reference is None else reference.hidden
+    other_head = None if reference is None else reference.head
+    if states.hidden.shape[0] <= rows:
+        return dict(zip(names, _values(states.hidden, target, others, states.head, other_head, names), strict=True))
     parts = [
-        checkpoint(_chosen, h, t, head, use_reentrant=False)
-        for h, t in zip(hidden.split(rows), target.split(rows), strict=True)
+        checkpoint(_values, h, t, o, states.head, other_head, names, use_reentrant=False)
+        for h, t, o in zip(
+            states.hidden.split(rows),
+            target.split(rows),
+            [None] * len(target) if others is None else others.split(rows),
+            strict=others is not None,
+        )
     ]
-    return torch.cat(parts)
+    return {name: torch.cat(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)}
 
 
-def _chosen(hidden: Tensor, target: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
-    logits = head(hidden)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return -cross_entropy(logits, target, reduction="none")
+def _values(
+    hidden: Tensor,
+    target: Tensor,
+    reference_hidden: Tensor | None,
+    head: Head,
+    reference_head: Head | None,
+    names: tuple[str, ...],
+) -> tuple[Tensor, ...]:
+    logits = _precise(head(hidden))
+    if names == ("logps",):
+        return (-cross_entropy(logits, target, reduction="none"),)
+    log_p = logits.log_softmax(-1)
+    found = {"logps": log_p.gather(1, target[:, None]).squeeze(1)}
+    if "collision" in names:
+        found["collision"] = (2 * log_p.detach()).logsumexp(-1)
+    if reference_hidden is not None and reference_head is not None:
+        with torch.no_grad():
+            log_q = _precise(reference_head(reference_hidden)).log_softmax(-1)
+        if "forward_kl" in names:
+            found["forward_kl"] = (log_q.exp() * (log_q - log_p)).sum(-1)
+        if "reverse_kl" in names:
+            found["reverse_kl"] = (log_p.exp() * (log_p - log_q)).sum(-1)
+    return tuple(found[name] for name in names)
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""A causal language model as the rest of the house sees it: a batch in, log-probabilities of its tokens out."""
+"""A language model as the rest of the house sees it: a batch in, log-probabilities of its tokens (or rewards) out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prefopt.batch import Batch
+from prefopt.batch import Batch, Outputs
 from prefopt.model import attention
-from prefopt.model.logps import chosen_logps
+from prefopt.model.logps import LIVE, States, chosen_logps, token_values
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -21,19 +21,21 @@ LAYOUTS = ("shared", "packed", "padded")
 
 
 class Policy(nn.Module):
-    """Backbone and LM head called inside one forward, so that DDP and ZeRO-3 see one module.
+    """Backbone and head called inside one forward, so that DDP and ZeRO-3 see one module.
 
     layout: shared: packed, the prompt once for all its responses. packed: the prompt repeated for each response.
         padded: one padded row per response, for models whose attention cannot be told where rows end.
     has_adapters: `model` is a peft model around the transformers model.
     """
 
+    has_scalar_head = False
+
     def __init__(self, model: PreTrainedModel | PeftModel, layout: str = "shared", has_adapters: bool = False) -> None:
         super().__init__()
         self.model = model
         self.has_adapters = has_adapters
         self.layout = layout
-        self._own_attention = attention.default_attention(self.causal_lm)
+        self._own_attention = attention.default_attention(self.pretrained)
         self.use_layout(layout)
 
     def use_layout(self, layout: str) -> None:
@@ -41,10 +43,10 @@ class Policy(nn.Module):
         if layout not in LAYOUTS:
             raise ValueError(f"layout must be one of {LAYOUTS}, not {layout!r}")
         self.layout = layout
-        self.causal_lm.set_attn_implementation(self._own_attention if layout == "padded" else attention.NAME)
+        self.pretrained.set_attn_implementation(self._own_attention if layout == "padded" else attention.NAME)
 
     @property
-    def causal_lm(self) -> PreTrainedModel:
+    def pretrained(self) -> PreTrainedModel:
         """The transformers model itself, adapters injected where there are any."""
         model: Any = self.model
         return model.get_base_model() if self.has_adapters else model
@@ -54,18 +56,45 @@ class Policy(nn.Module):
         """Whether batches for this policy carry each prompt once."""
         return self.layout == "shared"
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the response tokens [N] and of the listed prompt tokens [Q], float32 or better."""
-        hidden = self._padded(batch) if self.layout == "padded" else self._packed(batch)
-        places = torch.cat((batch.predictor, batch.prompt_predictor))
-        target = torch.cat((batch.target, batch.prompt_target))
-        logps = chosen_logps(hidden[places], target, self._logits, self.vocabulary)
-        num_response_tokens = batch.target.shape[0]
-        return logps[:num_response_tokens], logps[num_response_tokens:]
+    def forward(self, batch: Batch, asks: frozenset[str] = frozenset(), reference: Policy | None = None) -> Outputs:
+        """Log-probabilities of the response tokens and of the listed prompt tokens, float32 or better.
+
+        asks: what else is wanted of each response token, from `logps.ASKS`. reference: the live reference for it; None
+        takes this policy with its adapters off.
+        """
+        hidden = self._hidden(batch)
+        of_reference = self._reference_states(batch, reference) if asks & LIVE else None
+        states = States(hidden[batch.predictor], self._logits)
+        found = token_values(states, batch.target, self.vocabulary, asks, of_reference)
+        prompt_logps = found["logps"].new_zeros(0)
+        if batch.prompt_target.shape[0]:
+            prompt_states = States(hidden[batch.prompt_predictor], self._logits)
+            prompt_logps = chosen_logps(prompt_states, batch.prompt_target, self.vocabulary)
+        return Outputs(found.pop("logps"), prompt_logps, **found)
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        """Hidden states of every place on the axis: [T, H]."""
+        return self._padded(batch) if self.layout == "padded" else self._packed(batch)
+
+    def _reference_states(self, batch: Batch, reference: Policy | None) -> States:
+        """The live reference's hidden states at the predicting places, and its head."""
+        if reference is not None:
+            with torch.no_grad():
+                return States(reference._hidden(batch)[batch.predictor], reference._logits)
+        if not self.has_adapters:
+            raise ValueError("a policy without adapters needs a reference of its own")
+        with torch.no_grad(), self.reference():
+            hidden = self._hidden(batch)[batch.predictor]
+
+        def head(states: Tensor) -> Tensor:
+            with self.reference():
+                return self._logits(states)
+
+        return States(hidden, head)
 
     def _packed(self, batch: Batch) -> Tensor:
         """Hidden states of every place on the axis: [T, H]."""
-        output = self.causal_lm.base_model(
+        output = self.pretrained.base_model(
             input_ids=batch.input_ids[None],
             position_ids=batch.position_ids[None],
             shared_layout=attention.SharedLayout(batch.segments),
@@ -87,15 +116,15 @@ class Policy(nn.Module):
             places[number, : stop - start] = torch.arange(start, stop)
             real[number, : stop - start] = True
         places, real = places.to(batch.input_ids.device), real.to(batch.input_ids.device)
-        output = self.causal_lm.base_model(
+        output = self.pretrained.base_model(
             input_ids=batch.input_ids[places], attention_mask=real.long(), use_cache=False
         )
         return output.last_hidden_state[real]
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """LM head, with the scaling or soft-capping that the family's own forward applies."""
-        logits = self.causal_lm.get_output_embeddings()(hidden)
-        config = self.causal_lm.config.get_text_config()
+        logits = self.pretrained.get_output_embeddings()(hidden)
+        config = self.pretrained.config.get_text_config()
         for name, transform in LOGIT_TRANSFORMS.items():
             value = config.to_dict().get(name)
             if value is not None:
@@ -105,13 +134,13 @@ class Policy(nn.Module):
     @property
     def vocabulary(self) -> int:
         """Columns of the LM head."""
-        return self.causal_lm.config.get_text_config().vocab_size
+        return self.pretrained.config.get_text_config().vocab_size
 
     @contextmanager
     def generating(self) -> Iterator[PreTrainedModel | PeftModel]:
         """The model with its own attention, in eval mode, for `generate`."""
         was_training = self.training
-        self.causal_lm.set_attn_implementation(self._own_attention)
+        self.pretrained.set_attn_implementation(self._own_attention)
         self.eval()
         try:
             yield self.model
@@ -129,6 +158,27 @@ class Policy(nn.Module):
         else:
             yield
 
+
+class RewardPolicy(Policy):
+    """A backbone with a scalar head (transformers' sequence classification with one label): a reward per response.
+
+    The reward is read at the response's last token, so that a batch for it is packed with `whole_responses`.
+    """
+
+    has_scalar_head = True
+
+    def forward(self, batch: Batch, asks: frozenset[str] = frozenset(), reference: Policy | None = None) -> Outputs:
+        """rewards [R] float32; there is no LM head and no log-probability."""
+        if batch.last is None:
+            raise ValueError("a scalar head needs a batch packed with whole_responses=True")
+        head: Any = self.pretrained.get_submodule(HEAD)
+        rewards = head(self._hidden(batch)[batch.last]).squeeze(-1)
+        rewards = rewards.to(torch.promote_types(rewards.dtype, torch.float32))
+        return Outputs(rewards.new_zeros(0), rewards.new_zeros(0), rewards)
+
+
+HEAD = "score"
+"""The scalar head's name in transformers' decoder models for sequence classification."""
 
 LOGIT_TRANSFORMS: dict[str, Any] = {
     "final_logit_softcapping": lambda logits, cap: torch.tanh(logits / cap) * cap,  # Gemma 2, Gemma 3

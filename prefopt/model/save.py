@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from prefopt.batch import Encoded
+from prefopt.batch import Encoded, Outputs
 from prefopt.errors import RunError
 from prefopt.model.policy import Policy
 
@@ -35,7 +35,7 @@ def save_model(
     its dropout settings, which training switched off, go back into the saved configuration. card: README.md.
     """
     original = AutoConfig.from_pretrained(start).to_dict()
-    config = policy.causal_lm.config
+    config = policy.pretrained.config
     off = {k: getattr(config, k) for k, v in original.items() if "dropout" in k or k.endswith("_pdrop")}
     for name in off:
         setattr(config, name, original[name])
@@ -56,24 +56,25 @@ def _umask() -> int:
     return current
 
 
-def write_probe(path: Path, examples: Sequence[Encoded], token_logps: Tensor, tolerance: float) -> None:
-    """What a fresh process must find: token ids of a few responses and the live model's log-probabilities of them.
+def write_probe(path: Path, examples: Sequence[Encoded], live: Outputs, tolerance: float) -> None:
+    """What a fresh process must find: token ids of a few responses and what the live model says of them.
 
-    tolerance: largest difference allowed, nats per token.
+    live: log-probabilities of the responses' tokens, or rewards of a scalar head. tolerance: largest difference
+    allowed, nats per token or in a reward.
     """
     sequences = [(e.prompt, r) for e in examples for r in e.responses]
     tensors = {
         "ids": torch.tensor([t for prompt, response in sequences for t in prompt + response]),
         "prompt_lengths": torch.tensor([len(prompt) for prompt, _ in sequences]),
         "response_lengths": torch.tensor([len(response) for _, response in sequences]),
-        "logps": token_logps.detach().double().cpu().contiguous(),
+        "logps" if live.rewards is None else "rewards": live.probe.detach().double().cpu().contiguous(),
         "tolerance": torch.tensor([tolerance], dtype=torch.float64),
     }
     save_file(tensors, path)
 
 
 def verify(folder: Path, probe: Path) -> float:
-    """Reload `folder` in a fresh process and compare with the probe; returns the largest difference in nats.
+    """Reload `folder` in a fresh process and compare with the probe; returns the largest difference (nats or reward).
 
     Raises: RunError where the model does not load or is not the one that was trained.
     """

@@ -5,37 +5,55 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from prefopt.model.attention import default_attention
 
 
 def largest_difference(model: PreTrainedModel, probe: dict[str, torch.Tensor]) -> float:
-    """Largest absolute difference between the model's own log-probabilities and the probe's, one sequence at a time."""
+    """Largest absolute difference between what the model itself says and the probe, one sequence at a time."""
     found = []
     start = 0
     for prompt, response in zip(probe["prompt_lengths"].tolist(), probe["response_lengths"].tolist(), strict=True):
         ids = probe["ids"][start : start + prompt + response]
         start += prompt + response
         with torch.no_grad():
-            logits = model(input_ids=ids[None]).logits[0, prompt - 1 : -1].float()
-        found.append(logits.log_softmax(-1).gather(1, ids[prompt:, None]).squeeze(1))
-    return (torch.cat(found).double() - probe["logps"]).abs().max().item()
+            logits = model(input_ids=ids[None]).logits[0].float()
+        if "rewards" in probe:
+            found.append(logits)
+        else:
+            found.append(logits[prompt - 1 : -1].log_softmax(-1).gather(1, ids[prompt:, None]).squeeze(1))
+    expected = probe["rewards" if "rewards" in probe else "logps"]
+    return (torch.cat(found).double() - expected).abs().max().item()
+
+
+def load_as_users_do(folder: str, scalar_head: bool) -> PreTrainedModel:
+    """The model in a folder, or the one that the adapters in it belong to with them in place."""
+    if not scalar_head:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    if (Path(folder) / "adapter_config.json").is_file():
+        from peft import AutoPeftModelForSequenceClassification  # puts the trained head back too
+
+        loaded: Any = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype="auto")
+        return loaded.get_base_model()
+    return AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto")
 
 
 def main(folder: str, probe_file: str) -> int:
-    """Prints {"largest_difference": nats} and returns 1 where it exceeds the probe's tolerance or is not a number."""
+    """Prints {"largest_difference": number} and returns 1 where it exceeds the probe's tolerance or is not a number."""
     probe = load_file(probe_file)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+    model = load_as_users_do(folder, "rewards" in probe).eval()
     model.set_attn_implementation(default_attention(model))
     difference = largest_difference(model, probe)
     tolerance = probe["tolerance"].item()
     print(json.dumps({"largest_difference": difference}))
     if not difference <= tolerance:
-        print(f"log-probabilities differ by {difference:.3g} nats, allowed are {tolerance:.3g}", file=sys.stderr)
+        what = "rewards" if "rewards" in probe else "log-probabilities"
+        print(f"{what} differ by {difference:.3g}, allowed are {tolerance:.3g}", file=sys.stderr)
         return 1
     return 0
 

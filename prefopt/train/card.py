@@ -25,7 +25,7 @@ tags: [prefopt, {run.loss["name"]}]
 Trained with prefopt {__version__}: {run.loss["name"]} ({", ".join(f"{k}={v}" for k, v in loss.items())}) on {sources}.
 
 - start: {run.model.path}{" with LoRA adapters" if run.model.lora else ""}
-- {num_steps} steps of {run.train.batch_size} pairs, seed {run.train.seed}
+- {num_steps} steps, batch size {run.train.batch_size}, seed {run.train.seed}
 - AdamW, learning rate {run.optim.lr:g} ({run.optim.schedule})
 - the settings in full are in `run.yaml` of the run folder; the folder alone repeats the run
 

@@ -17,7 +17,7 @@ from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwar
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import Tensor
 
-from prefopt.batch import Batch
+from prefopt.batch import Batch, Outputs
 from prefopt.errors import RunError
 from prefopt.model.policy import Policy
 from prefopt.settings import RunSettings
@@ -30,6 +30,7 @@ class Engine:
     """One rank's share of the machine.
 
     rank, world_size: this process among all. device: where its batches go. is_main: whether it writes and prints.
+    live_reference: a frozen model that the policy is compared with token by token, or None.
     policy: the unwrapped policy. module: the policy as it must be called (DDP- or DeepSpeed-wrapped).
     """
 
@@ -63,6 +64,7 @@ class Engine:
             )
         self.policy: Policy
         self.module: Any
+        self.live_reference: Policy | None = None
         self.optimizer: torch.optim.Optimizer
 
     def wrap(self, policy: Policy) -> None:
@@ -87,9 +89,9 @@ class Engine:
             if (self.module.gradient_clipping() or None) != self.run.optim.max_grad_norm:
                 raise RunError(f"DeepSpeed clips at {self.module.gradient_clipping()}, not at optim.max_grad_norm")
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The wrapped policy's forward."""
-        return self.module(batch)
+    def __call__(self, batch: Batch, asks: frozenset[str] = frozenset()) -> Outputs:
+        """The wrapped policy's forward; a live reference of its own goes along where there is one."""
+        return self.module(batch, asks, self.live_reference)
 
     @property
     def in_force(self) -> str:

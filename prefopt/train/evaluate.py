@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
-from prefopt.batch import Loss
+from prefopt.batch import Loss, MicroBatch
 from prefopt.errors import RunError
 from prefopt.model.forward import respond
+from prefopt.train.couple import observe
 from prefopt.train.engine import Engine
 from prefopt.train.metrics import Tally, means, nonfinite, tally_batch
 from prefopt.train.rows import Rows
@@ -22,17 +25,26 @@ def evaluate(engine: Engine, loss: Loss, rows: Rows, tokens_per_micro_batch: int
     bad = torch.zeros((), dtype=torch.int64, device=engine.device)
     engine.module.eval()
     with torch.no_grad():
-        for dealt in rows.sweep(engine.world_size, tokens_per_micro_batch):
-            for micro_batch in rows.micro_batches(dealt, engine.rank):
-                responses = respond(engine, micro_batch.batch.to(engine.device))
-                output = loss(responses)
-                tally_batch(tally, responses, output, micro_batch.real)
-                bad = bad + nonfinite(responses, output) * int(micro_batch.real)
-                weights = {c.name: c.weight for c in output.components}
+        baseline = () if rows.baseline is None else _everything(engine, rows.baseline, tokens_per_micro_batch)
+        coupling = observe(engine, loss, _everything(engine, rows, tokens_per_micro_batch), baseline)
+        for number, micro_batch in enumerate(_everything(engine, rows, tokens_per_micro_batch)):
+            responses = respond(engine, micro_batch.batch.to(engine.device), loss.needs)
+            responses = coupling.inform(responses, number)
+            output = loss(responses)
+            tally_batch(tally, responses, output, micro_batch.real)
+            bad = bad + nonfinite(responses, output) * int(micro_batch.real)
+            weights = {c.name: c.weight for c in output.components}
     engine.module.train()
     tally.add("_nonfinite", bad, 0)
     totals = tally.reduce(engine.all_reduce, engine.device)
     count = int(totals.pop("_nonfinite")[0])
     if count:
         raise RunError(f"evaluation of {rows.name}: {count} log-probabilities or loss values are not finite")
-    return means(totals, weights)
+    found = means(totals, weights)
+    return found if coupling.kl is None else {**found, "kl": coupling.kl.item()}
+
+
+def _everything(engine: Engine, rows: Rows, tokens_per_micro_batch: int) -> Iterator[MicroBatch]:
+    """This rank's share of the whole set, packed as it is asked for."""
+    for dealt in rows.sweep(engine.world_size, tokens_per_micro_batch):
+        yield from rows.micro_batches(dealt, engine.rank)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,21 +15,22 @@ from prefopt.train.engine import Engine
 from prefopt.train.rows import Rows
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
-"""Largest difference, nats per token, between the packed live model and the reloaded one's own attention."""
+"""Largest difference, nats per token or of a reward, between the live model and the reloaded one's own attention."""
 
 
 def save_and_verify(
     engine: Engine, tokenizer: PreTrainedTokenizerBase, start: Path, rows: Rows, folder: Path, card: str
 ) -> float:
-    """Save to a temporary folder, verify in a fresh process, rename; returns the largest difference in nats.
+    """Save to a temporary folder, verify in a fresh process, rename; returns the largest difference (nats or reward).
 
     Every rank must call. Raises: RunError where the reloaded model differs; the folder then keeps a name of its own.
     """
-    examples = [rows[p] for p in range(min(2, len(rows)))]
+    # What is read and not predicted in training is predicted here: a probe knows whole responses only.
+    examples = [replace(rows[p], given=None) for p in range(min(2, len(rows)))]
     engine.module.eval()
     with torch.no_grad():
-        batch = pack(examples, rows.share_prompts).to(engine.device)
-        live = engine(batch)[0]
+        batch = pack(examples, rows.share_prompts, whole_responses=rows.whole_responses).to(engine.device)
+        live = engine(batch)
     state = engine.gathered_state()
     difference = 0.0
     if engine.is_main:

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from prefopt.batch import Loss, Unit
+from prefopt.batch import Loss, MicroBatch, Unit
 from prefopt.cache import cache_folder
 from prefopt.data.dataset import Prepared, open_prepared
-from prefopt.data.plan import Plan, make_plan
+from prefopt.data.plan import Plan, cut, make_plan
 from prefopt.data.tokenizer import load_tokenizer
 from prefopt.errors import UserError, did_you_mean
 from prefopt.losses import make_loss
 from prefopt.model.files import model_folder
 from prefopt.model.layout import settle_layout
-from prefopt.model.load import load_policy
+from prefopt.model.load import load_policy, load_reward_policy
 from prefopt.settings import RunSettings, load
 from prefopt.train import checkpoint
 from prefopt.train.card import model_card
@@ -30,7 +30,7 @@ from prefopt.train.engine import Engine
 from prefopt.train.evaluate import evaluate
 from prefopt.train.finish import save_and_verify
 from prefopt.train.optim import learning_rates
-from prefopt.train.reference import attach_reference
+from prefopt.train.reference import attach_live_reference, attach_reference
 from prefopt.train.rows import Rows
 from prefopt.train.sample import sample
 from prefopt.train.signals import StopFlag
@@ -68,16 +68,19 @@ class Trainer:
         settings, sets = self.settings, [self.prepared.train, *self.prepared.eval.values()]
         longest = max(Rows.longest(s) for s in sets)
         torch.manual_seed(settings.train.seed)
-        self.engine.wrap(load_policy(settings.model, longest=longest))
+        load = load_reward_policy if "rewards" in self.loss.needs else load_policy
+        self.engine.wrap(load(settings.model, longest=longest))
         layout = settle_layout(self.engine.policy, self.engine, settings.model.layout)
         if layout == "padded" and settings.model.layout == "auto":
             self.display.say("this model cannot keep packed rows apart: prompts are repeated, one padded row each")
         self.display.say(self.engine.in_force)
         shared = self.engine.policy.shares_prompts
-        rows = {s.name: Rows(s, self.loss.needs, shared) for s in sets}
-        if "reference" in self.loss.needs:
+        needs = self.loss.needs
+        rows = {s.name: Rows(s, needs, shared) for s in sets}
+        if "reference" in needs:
             for each in rows.values():
-                attach_reference(self.engine, each, cache_folder(settings.data), longest, self.display.say)
+                attach_reference(self.engine, needs, each, cache_folder(settings.data), longest, self.display.say)
+        attach_live_reference(self.engine, needs, longest, self.display.say)
         train = rows.pop(self.prepared.train.name)
         return train, rows
 
@@ -152,8 +155,9 @@ class Trainer:
     def _step(self, step: int, clock: Clock, stop: bool) -> bool:
         self.engine.set_lr(self.rates[step])
         micro_batches = self.rows.micro_batches(self.plan.cut(step), self.engine.rank)
+        baseline = () if self.rows.baseline is None else self._baseline(self.rows.baseline, step)
         try:
-            result = train_step(self.engine, self.loss, micro_batches, step, stop)
+            result = train_step(self.engine, self.loss, micro_batches, step, stop, baseline)
         except NonFiniteError as error:
             if self.engine.is_main:
                 (self.dir / "nonfinite.json").write_text(json.dumps({"step": step + 1, "rows": error.rows}, indent=1))
@@ -168,6 +172,12 @@ class Trainer:
             self.tracker.log(values, step + 1)
         self.display.step(step + 1, {**result, **timings})
         return stop_asked
+
+    def _baseline(self, rows: Rows, step: int) -> list[MicroBatch]:
+        """This rank's share of the step's prompts with responses to other prompts."""
+        train = self.settings.train
+        dealt = cut(self.plan.steps[step], rows.costs, self.engine.world_size, train.tokens_per_micro_batch)
+        return rows.micro_batches(dealt, self.engine.rank)
 
     def _evaluate(self) -> dict[str, float]:
         """Held-out metrics of every eval set; nothing where train.eval_every is never."""

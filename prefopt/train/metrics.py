@@ -37,20 +37,9 @@ def tally_batch(tally: Tally, responses: Responses, output: LossOutput, real: bo
 
     The names are the same for every batch of a method; a metric that nobody counted is left out by `means`.
     """
-    chosen, rejected = responses.paired(output.rewards)
-    logps_chosen, logps_rejected = responses.paired(responses.logps)
-    lengths_chosen, lengths_rejected = responses.paired(responses.lengths)
-    by_pair = {
-        "rewards/chosen": chosen,
-        "rewards/rejected": rejected,
-        "rewards/margin": chosen - rejected,
-        "rewards/accuracy": (chosen > rejected).double(),
-        "logps/chosen": logps_chosen,
-        "logps/rejected": logps_rejected,
-        "length/chosen": lengths_chosen,
-        "length/rejected": lengths_rejected,
-    }
-    values = {**by_pair, "nll": -responses.imitated_token_logps}
+    values = {**_of_pairs(responses, output), **_of_labels(responses, output)}
+    if responses.rewards is None:
+        values["nll"] = -responses.imitated_token_logps
     for component in output.components:
         values[f"loss/{component.name}"] = component.values
     for name, entries in values.items():
@@ -58,17 +47,51 @@ def tally_batch(tally: Tally, responses: Responses, output: LossOutput, real: bo
         tally.add(name, total, entries.shape[0] if real else 0)
 
 
+def _of_pairs(responses: Responses, output: LossOutput) -> dict[str, Tensor]:
+    """What is known of each pair."""
+    chosen, rejected = responses.paired(output.rewards)
+    found = {
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/margin": chosen - rejected,
+        "rewards/accuracy": (chosen > rejected).double(),
+    }
+    columns = {"length": responses.lengths}
+    if responses.rewards is None:
+        columns["logps"] = responses.logps
+    for name, column in columns.items():
+        found[f"{name}/chosen"], found[f"{name}/rejected"] = responses.paired(column)
+    return found
+
+
+def _of_labels(responses: Responses, output: LossOutput) -> dict[str, Tensor]:
+    """What is known of desirable and undesirable responses, where the data have labels."""
+    if responses.labels is None:
+        return {}
+    found = {}
+    for name, rows in (("desirable", responses.labels), ("undesirable", ~responses.labels)):
+        found[f"rewards/{name}"], found[f"logps/{name}"] = output.rewards[rows], responses.logps[rows]
+        found[f"length/{name}"] = responses.lengths[rows]
+    return found
+
+
 def nonfinite(responses: Responses, output: LossOutput) -> Tensor:
-    """[] how many log-probabilities and loss values of this batch are not finite."""
-    bad = (~responses.logps.isfinite()).sum()
+    """[] how many log-probabilities (or rewards of a scalar head) and loss values of this batch are not finite."""
+    bad = (~_answers(responses).isfinite()).sum()
     for component in output.components:
         bad = bad + (~component.values.isfinite()).sum()
     return bad
 
 
+def _answers(responses: Responses) -> Tensor:
+    """[R] what the model said of each response."""
+    return responses.logps if responses.rewards is None else responses.rewards
+
+
 def nonfinite_rows(responses: Responses, output: LossOutput) -> dict[str, list[int]]:
     """Which tensors hold numbers that are not finite, and the examples (places in the batch) they belong to."""
-    found = {"logps": responses.example[~responses.logps.isfinite()]}
+    name = "logps" if responses.rewards is None else "rewards"
+    found = {name: responses.example[~_answers(responses).isfinite()]}
     for component in output.components:
         bad = ~component.values.isfinite()
         if component.unit is Unit.PAIR:
@@ -77,6 +100,9 @@ def nonfinite_rows(responses: Responses, output: LossOutput) -> dict[str, list[i
             found[component.name] = responses.example[bad]
         elif component.unit is Unit.EXAMPLE:
             found[component.name] = bad.nonzero().flatten()
+        elif component.unit in (Unit.DESIRABLE, Unit.UNDESIRABLE) and responses.labels is not None:
+            rows = responses.labels if component.unit is Unit.DESIRABLE else ~responses.labels
+            found[component.name] = responses.example[rows][bad]
     return {name: sorted(set(rows.tolist())) for name, rows in found.items() if len(rows)}
 
 

@@ -4,35 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prefopt.batch import Encoded, MicroBatch
+from prefopt.batch import Batch, Encoded, MicroBatch
 from prefopt.data.plan import Cut, cut
 from prefopt.pack import pack
+from prefopt.train.mismatched import MismatchedSet, longest_row
 
 if TYPE_CHECKING:
     from prefopt.data.encoded_set import EncodedSet
 
 
 class Rows:
-    """An encoded set with the settings it is batched by and, once scored, its reference column.
+    """An encoded set with the settings it is batched by and, once scored, its cached columns.
 
-    costs [E]: tokens on the axis. counts [E]: how much of `train.batch_size` a row fills: pairs, or one response.
+    costs [E]: tokens on the axis. counts [E]: how much of `train.batch_size` a row fills: its pairs, its labelled
+    responses, or one. baseline: the responses to other prompts that a method with need "kl" measures, or None.
     """
 
-    def __init__(self, data: EncodedSet, needs: frozenset[str], share_prompts: bool) -> None:
+    def __init__(self, data: EncodedSet | MismatchedSet, needs: frozenset[str], share_prompts: bool) -> None:
         self.data = data
         self.name = data.name
         self.share_prompts = share_prompts
         self.prompt_logps = "prompt_logps" in needs
+        self.whole_responses = "rewards" in needs
         self._first_response = data.response_offsets
         num_responses = np.diff(data.response_offsets)
         tokens = np.diff(np.concatenate(([0], np.cumsum(data.response_lengths)))[data.response_offsets])
-        self.costs = (1 if share_prompts else num_responses) * data.prompt_lengths + tokens - num_responses
-        self.counts = data.num_pairs if "pairs" in needs else np.ones(len(data), dtype=np.int64)
+        off_axis = 0 if self.whole_responses else num_responses
+        self.costs = (1 if share_prompts else num_responses) * data.prompt_lengths + tokens - off_axis
+        one = np.ones(len(data), dtype=np.int64)
+        # Comparisons take each pair as two responses and keep no pair.
+        by_response = "labels" in needs or "comparisons" in needs
+        self.counts = num_responses if by_response else data.num_pairs if "pairs" in needs else one
         self._reference: np.ndarray | None = None
+        self._reference_tokens: np.ndarray | None = None
+        self._margins: np.ndarray | None = None
+        self.baseline: Rows | None = None
+        if "kl" in needs and not isinstance(data, MismatchedSet):
+            self.baseline = Rows(MismatchedSet(data), frozenset(), share_prompts)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -40,8 +54,7 @@ class Rows:
     @staticmethod
     def longest(data: EncodedSet) -> int:
         """Tokens of the longest prompt with one of its responses."""
-        prompts = np.repeat(data.prompt_lengths, np.diff(data.response_offsets))
-        return int((prompts + data.response_lengths).max(initial=0))
+        return longest_row(data)
 
     @property
     def num_responses(self) -> int:
@@ -52,17 +65,43 @@ class Rows:
         """Where a row's responses lie in a column."""
         return slice(int(self._first_response[place]), int(self._first_response[place + 1]))
 
+    @cached_property
+    def token_offsets(self) -> np.ndarray:
+        """Where the tokens of each response begin in a column of one number per token, and the end: [responses + 1]."""
+        return np.concatenate(([0], np.cumsum(self.data.response_lengths))).astype(np.int64)
+
     def set_reference(self, column: np.ndarray) -> None:
         """Attach reference log-probabilities, one float64 per response in the order of the rows."""
         if column.shape != (self.num_responses,):
             raise ValueError(f"a reference column of {self.num_responses} numbers is needed, not {column.shape}")
         self._reference = column
 
+    def set_reference_tokens(self, column: np.ndarray) -> None:
+        """Attach reference log-probabilities of every response token, and the sums that follow from them."""
+        offsets = self.token_offsets
+        if column.shape != (offsets[-1],):
+            raise ValueError(f"a reference column of {offsets[-1]} numbers is needed, not {column.shape}")
+        self._reference_tokens = column
+        self._reference = np.add.reduceat(column, offsets[:-1])
+
+    def set_margins(self, columns: np.ndarray) -> None:
+        """Attach margin rewards: [responses, objectives] float64; they take the place of those in the data."""
+        if columns.ndim != 2 or columns.shape[0] != self.num_responses:
+            raise ValueError(f"margins for {self.num_responses} responses are needed, not {columns.shape}")
+        self._margins = columns
+
     def __getitem__(self, place: int) -> Encoded:
         row = self.data[place]
-        if self._reference is None:
-            return row
-        return replace(row, reference_logps=self._reference[self.responses_of(place)].tolist())
+        own = self.responses_of(place)
+        if self._margins is not None:
+            row = replace(row, margins=self._margins[own].tolist())
+        if self._reference is not None:
+            row = replace(row, reference_logps=self._reference[own].tolist())
+        if self._reference_tokens is not None:
+            offsets = self.token_offsets[own.start : own.stop + 1]
+            tokens = [self._reference_tokens[a:b].tolist() for a, b in pairwise(offsets)]
+            row = replace(row, reference_token_logps=tokens)
+        return row
 
     def micro_batches(self, dealt: Cut, rank: int) -> list[MicroBatch]:
         """This rank's share of a cut. Where it has nothing left, the cheapest row of the step with weight zero."""
@@ -71,7 +110,12 @@ class Rows:
         return [self._micro_batch(places or (spare,), bool(places)) for places in dealt.micro_batches[rank]]
 
     def _micro_batch(self, places: Sequence[int], real: bool) -> MicroBatch:
-        return MicroBatch(pack([self[p] for p in places], self.share_prompts, self.prompt_logps), real)
+        return MicroBatch(self.pack(places), real)
+
+    def pack(self, places: Sequence[int]) -> Batch:
+        """Some rows as one batch on the CPU."""
+        examples = [self[place] for place in places]
+        return pack(examples, self.share_prompts, self.prompt_logps, self.whole_responses)
 
     def sweep(self, num_ranks: int, tokens_per_micro_batch: int, rows_at_once: int = 4096) -> list[Cut]:
         """Cuts that cover every row once, in order, for scoring and evaluation."""

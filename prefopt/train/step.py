@@ -10,6 +10,7 @@ import torch
 from prefopt.batch import Loss, LossOutput, MicroBatch, Responses, Unit
 from prefopt.errors import RunError
 from prefopt.model.forward import respond
+from prefopt.train.couple import observe
 from prefopt.train.engine import Engine
 from prefopt.train.metrics import Tally, means, nonfinite, nonfinite_rows, tally_batch
 
@@ -29,24 +30,33 @@ def count_units(engine: Engine, micro_batches: Sequence[MicroBatch]) -> dict[Uni
     return dict(zip(Unit, engine.all_reduce(local).tolist(), strict=True))
 
 
-def train_step(engine: Engine, loss: Loss, micro_batches: Sequence[MicroBatch], step: int, stop: bool = False) -> dict:
+def train_step(
+    engine: Engine,
+    loss: Loss,
+    micro_batches: Sequence[MicroBatch],
+    step: int,
+    stop: bool = False,
+    baseline: Sequence[MicroBatch] = (),
+) -> dict:
     """Forward and backward of every micro-batch, one update. Returns the step's metrics, the same on every rank.
 
         gradient = d/d(weights) sum over components of weight * (sum of values over all micro-batches and ranks) / count
 
-    stop: this rank was asked to stop; the result's "stop" says whether any rank was.
+    stop: this rank was asked to stop; the result's "stop" says whether any rank was. baseline: responses to other
+    prompts, for a method that needs "kl".
 
     Raises: NonFiniteError on every rank, before the update, where a log-probability, a loss value or the gradient is
         not finite (under DeepSpeed the gradient's norm is known after the update, which is then never saved).
     """
     counts = count_units(engine, micro_batches)
+    coupling = observe(engine, loss, micro_batches, baseline)
     tally = Tally()
     outputs: list[tuple[MicroBatch, Responses, LossOutput]] = []
     bad = torch.zeros((), dtype=torch.int64, device=engine.device)
     for number, micro_batch in enumerate(micro_batches):
         batch = micro_batch.batch.to(engine.device)
         with engine.micro_batch(last=number == len(micro_batches) - 1) as backward:
-            responses = respond(engine, batch)
+            responses = coupling.inform(respond(engine, batch, loss.needs), number)
             output = loss(responses)
             # Engines average gradients over ranks; the total is already divided by the count over all of them.
             backward(output.total(counts) * (engine.world_size if micro_batch.real else 0))
@@ -68,12 +78,23 @@ def train_step(engine: Engine, loss: Loss, micro_batches: Sequence[MicroBatch], 
             f"step {step + 1}: the norm of the gradient is {norm}; the step had {len(rows)} rows", rows
         )
     metrics = means(totals, {c.name: c.weight for c in outputs[0][2].components})
+    if coupling.kl is not None:
+        metrics["kl"] = coupling.kl.item()
     return {**metrics, "grad_norm": norm, "stop": stop_asked, "tokens": tokens, "units": counts}
 
 
 def _detached(responses: Responses, output: LossOutput) -> tuple[Responses, LossOutput]:
     """What is needed to name rows, without the graph that hangs on it."""
-    kept = replace(responses, logps=responses.logps.detach(), token_logps=responses.token_logps.detach())
+    kept = replace(
+        responses,
+        token_logps=responses.token_logps.detach(),
+        logps=responses.logps.detach(),
+        rewards=None if responses.rewards is None else responses.rewards.detach(),
+        prompt_logps=None,
+        forward_kl=None,
+        reverse_kl=None,
+        collision=None,
+    )
     components = tuple(c._replace(values=c.values.detach()) for c in output.components)
     return kept, LossOutput(components, output.rewards)
 

@@ -33,7 +33,7 @@ def test_others_are_padded_and_give_their_own_numbers(family: str) -> None:
     assert settle_layout(policy, policy, "auto") == "padded"
     expected = [token for e in EXAMPLES for response in own_logps(model, e) for token in response]
     with torch.no_grad():
-        found, _ = policy(pack(EXAMPLES, share_prompts=policy.shares_prompts))
+        found = policy(pack(EXAMPLES, share_prompts=policy.shares_prompts)).token_logps
     torch.testing.assert_close(found.double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-4)
 
 

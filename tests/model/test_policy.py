@@ -95,7 +95,7 @@ def test_every_layout_gives_the_models_own_log_probabilities(family: str, layout
     model = make_model(FAMILIES[family]).eval()
     expected = [token for e in EXAMPLES for response in own_logps(model, e) for token in response]
     batch = pack(EXAMPLES, share_prompts=layout == "shared")
-    token_logps, _ = Policy(model, layout)(batch)
+    token_logps = Policy(model, layout)(batch).token_logps
     # transformers keeps norms, rotary tables and softmax in float32 even for a double model
     torch.testing.assert_close(token_logps.double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=2e-5)
 
@@ -142,7 +142,7 @@ def test_prompt_tokens_are_predicted_from_the_second_on() -> None:
         expected += [logits[i, token].item() for i, token in enumerate(example.prompt[1:])]
     for shared in (True, False):
         batch = pack(EXAMPLES, share_prompts=shared, prompt_logps=True)
-        _, prompt_logps = Policy(model, "shared" if shared else "packed")(batch)
+        prompt_logps = Policy(model, "shared" if shared else "packed")(batch).prompt_logps
         torch.testing.assert_close(prompt_logps, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=2e-5)
 
 

@@ -13,32 +13,40 @@ from typing import Any
 import numpy as np
 import torch
 
-from prefopt.batch import Encoded
+from prefopt.batch import Encoded, MicroBatch
 from prefopt.data.plan import Cut, cut
 from prefopt.losses import make_loss, names
-from prefopt.model.load import load_policy
+from prefopt.model.load import load_policy, load_reward_policy
+from prefopt.model.logps import LIVE
 from prefopt.model.policy import Policy
 from prefopt.settings import DeepSpeedSettings, LoraSettings, RunSettings
 from prefopt.train.engine import Engine
+from prefopt.train.reference import attach_live_reference
 from prefopt.train.rows import Rows
 from prefopt.train.step import train_step
 
 MODEL = Path(__file__).resolve().parents[1] / "oracles" / "tiny_llama" / "policy"
+REFERENCE = MODEL.with_name("reference")
 LOSSES: dict[str, dict[str, Any]] = {name: {"name": name} for name in names()} | {
     "orpo_sequence": {"name": "orpo", "lam": 0.5, "nll_over": "sequence"},
     "sft_sequence_mean": {"name": "sft", "reduction": "sequence_mean"},
 }
-"""Every method of prefopt/losses, and settings that change the units of one."""
+"""Every method of prefopt/losses, and settings that change the units or the needs of one."""
 CUTS = ("one", "four", "alone")
 """Everything in one micro-batch per rank, four of nearly equal cost, every example alone (unpacked)."""
 
 
 class RaggedSet:
-    """Thirteen examples with 1 to 4 responses each, of very unequal lengths; the shape of an encoded set."""
+    """Thirteen examples with 1 to 4 responses each, of very unequal lengths; the shape of an encoded set.
+
+    needs: the loss's: only the columns it asks for are there.
+    """
 
     name = "ragged"
+    fingerprint = "ragged"
+    sources = ((0, 13, 1.0),)
 
-    def __init__(self) -> None:
+    def __init__(self, needs: frozenset[str]) -> None:
         random = np.random.Generator(np.random.Philox(7))
 
         def tokens(low: int, high: int) -> list[int]:
@@ -47,11 +55,20 @@ class RaggedSet:
         self.rows = []
         for index in range(13):
             responses = [[*tokens(0, 24), 2] for _ in range(1 + index % 4)]
-            pairs = [(w, l) for w in range(len(responses)) for l in range(w + 1, len(responses))]  # noqa: E741
-            self.rows.append(Encoded(f"row-{index}", index, [1, *tokens(0, 30)], responses, pairs, 0))
+            places = range(len(responses))
+            pairs = [(w, l) for w in places for l in range(w + 1, len(responses))]  # noqa: E741
+            columns = {
+                "labels": [(index + place) % 3 > 0 for place in places] if needs & {"labels"} else None,
+                "scores": [1.0 - 0.2 * place for place in places] if needs & SCORED else None,
+                "margins": [[0.3 * place - 0.1 * index] for place in places] if needs & {"margins"} else None,
+                "target": len(responses) - 1 if needs & {"targets"} else None,
+                "given": [len(r) - 1 for r in responses] if needs & {"verdicts", "comparisons"} else None,
+            }
+            self.rows.append(Encoded(f"row-{index}", index, [1, *tokens(0, 30)], responses, pairs, 0, **columns))
         self.response_lengths = np.array([len(response) for r in self.rows for response in r.responses])
         self.response_offsets = np.cumsum([0, *(len(r.responses) for r in self.rows)])
         self.prompt_lengths = np.array([len(r.prompt) for r in self.rows])
+        self.prompt_hashes = np.array([hash(tuple(r.prompt)) for r in self.rows])
         self.num_pairs = np.array([len(r.pairs) for r in self.rows])
 
     def __len__(self) -> int:
@@ -59,6 +76,21 @@ class RaggedSet:
 
     def __getitem__(self, place: int) -> Encoded:
         return self.rows[place]
+
+
+SCORED = {"ranking", "scores", "probabilities"}
+
+
+def ragged_rows(needs: frozenset[str], share_prompts: bool) -> Rows:
+    """The ragged examples with every cached column that the needs ask for."""
+    rows = Rows(RaggedSet(needs), needs, share_prompts)  # type: ignore[arg-type]
+    if "reference" in needs:
+        rows.set_reference(-np.linspace(5.0, 90.0, rows.num_responses))
+        if rows.baseline is not None:
+            rows.baseline.set_reference(-np.linspace(80.0, 6.0, rows.baseline.num_responses))
+    if "reference_tokens" in needs:
+        rows.set_reference_tokens(-np.linspace(1.0, 6.0, int(rows.token_offsets[-1])))
+    return rows
 
 
 def settings(engine: str, layout: str = "shared", lora: bool = False) -> RunSettings:
@@ -74,13 +106,26 @@ def settings(engine: str, layout: str = "shared", lora: bool = False) -> RunSett
     return run
 
 
-def make_engine(run: RunSettings) -> Engine:
+def make_engine(run: RunSettings, scalar_head: bool = False) -> Engine:
+    """An engine around the tiny policy, or the same with a scalar head; a live reference beside it where it can be."""
     engine = Engine(run)
-    policy = load_policy(run.model, longest=64)
+    torch.manual_seed(3)  # a head that the folder does not have starts at random
+    policy = (load_reward_policy if scalar_head else load_policy)(run.model, longest=64)
     if run.model.lora is not None:
         set_adapters(policy, sharded=engine.zero_stage == 3)
     engine.wrap(policy)
+    if run.model.lora is None and engine.zero_stage != 3 and not scalar_head:
+        run.model.reference = str(REFERENCE)
+        attach_live_reference(engine, LIVE, 64, lambda line: None)
     return engine
+
+
+def runs_on(engine: Engine, loss_name: str) -> bool:
+    """Whether a method is for this engine: its head is there, and a live reference where it needs one."""
+    needs = make_loss(LOSSES[loss_name]).needs
+    if ("rewards" in needs) != engine.policy.has_scalar_head:
+        return False
+    return not needs & LIVE or engine.policy.has_adapters or engine.live_reference is not None
 
 
 def set_adapters(policy: Policy, sharded: bool) -> None:
@@ -112,10 +157,7 @@ def deal(rows: Rows, how: str, num_ranks: int) -> Cut:
 def one_step(engine: Engine, loss_name: str, how: str) -> dict[str, Any]:
     """Loss, gradient norm, metrics and the whole gradient of one optimiser step over all ragged rows."""
     loss = make_loss(LOSSES[loss_name])
-    data = RaggedSet()
-    rows = Rows(data, loss.needs, engine.policy.shares_prompts)  # type: ignore[arg-type]
-    if "reference" in loss.needs:
-        rows.set_reference(-np.linspace(5.0, 90.0, rows.num_responses))
+    rows = ragged_rows(loss.needs, engine.policy.shares_prompts)
     dealt = deal(rows, how, engine.world_size)
     gradient: dict[str, torch.Tensor] = {}
     step = engine.step
@@ -128,7 +170,8 @@ def one_step(engine: Engine, loss_name: str, how: str) -> dict[str, Any]:
 
     engine.step = step_and_keep_gradient  # type: ignore[method-assign]
     try:
-        result = train_step(engine, loss, rows.micro_batches(dealt, engine.rank), step=0)
+        micro_batches = rows.micro_batches(dealt, engine.rank)
+        result = train_step(engine, loss, micro_batches, step=0, baseline=baseline_of(rows, how, engine))
     finally:
         engine.step = step  # type: ignore[method-assign]
     return {
@@ -137,6 +180,13 @@ def one_step(engine: Engine, loss_name: str, how: str) -> dict[str, Any]:
         "units": {str(k): v for k, v in result["units"].items()},
         "gradient": gradient,
     }
+
+
+def baseline_of(rows: Rows, how: str, engine: Engine) -> list[MicroBatch]:
+    """This rank's responses to other prompts, cut in the same way."""
+    if rows.baseline is None:
+        return []
+    return rows.baseline.micro_batches(deal(rows.baseline, how, engine.world_size), engine.rank)
 
 
 def _full_gradient(engine: Engine, parameter: torch.nn.Parameter) -> torch.Tensor:
@@ -151,10 +201,16 @@ def _full_gradient(engine: Engine, parameter: torch.nn.Parameter) -> torch.Tenso
 def main(out: str, engine_name: str) -> None:
     os.environ["PREFOPT_WORLD_SIZE"] = os.environ["WORLD_SIZE"]
     lora = engine_name.endswith("_lora")
-    engine = make_engine(settings(engine_name.removesuffix("_lora"), lora=lora))
-    results = {(loss, how): one_step(engine, loss, how) for loss in LOSSES for how in CUTS}
+    results: dict[tuple[str, str], dict[str, Any]] = {}
+    in_force = ""
+    for scalar_head in (False, True):
+        engine = make_engine(settings(engine_name.removesuffix("_lora"), lora=lora), scalar_head)
+        in_force = in_force or engine.in_force
+        results |= {
+            (loss, how): one_step(engine, loss, how) for loss in LOSSES if runs_on(engine, loss) for how in CUTS
+        }
     if engine.is_main:
-        torch.save({"in_force": engine.in_force, "results": results}, out)
+        torch.save({"in_force": in_force, "results": results}, out)
     engine.close()
 
 

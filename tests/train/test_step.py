@@ -29,7 +29,7 @@ def engine() -> Engine:
 
 def rows_for(engine: Engine, loss_name: str) -> Rows:
     loss = make_loss({"name": loss_name})
-    rows = Rows(RaggedSet(), loss.needs, engine.policy.shares_prompts)  # type: ignore[arg-type]
+    rows = Rows(RaggedSet(loss.needs), loss.needs, engine.policy.shares_prompts)  # type: ignore[arg-type]
     rows.set_reference(-np.linspace(5.0, 90.0, rows.num_responses))
     return rows
 
@@ -51,7 +51,7 @@ def test_a_reference_that_is_not_finite_stops_the_step_and_names_the_row(engine:
 
 def test_a_weight_that_is_not_finite_stops_the_step_before_an_update(engine: Engine) -> None:
     with torch.no_grad():
-        engine.policy.causal_lm.lm_head.weight[50, 3] = math.inf
+        engine.policy.pretrained.lm_head.weight[50, 3] = math.inf
     rows = rows_for(engine, "orpo")
     (dealt,) = rows.sweep(1, 10**6)
     with pytest.raises(NonFiniteError, match="logps"):
@@ -60,7 +60,7 @@ def test_a_weight_that_is_not_finite_stops_the_step_before_an_update(engine: Eng
 
 def test_a_gradient_that_is_not_finite_updates_nothing(engine: Engine) -> None:
     rows = rows_for(engine, "sft")
-    handle = engine.policy.causal_lm.lm_head.weight.register_hook(lambda g: g.fill_(math.nan))
+    handle = engine.policy.pretrained.lm_head.weight.register_hook(lambda g: g.fill_(math.nan))
     before = {n: p.detach().clone() for n, p in engine.policy.named_parameters()}
     (dealt,) = rows.sweep(1, 10**6)
     with pytest.raises(NonFiniteError, match="gradient"):
