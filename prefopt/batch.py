@@ -54,6 +54,9 @@ NEEDS = {
 }
 """What a method can ask for, and what that is."""
 
+LIVE = frozenset({"forward_kl", "reverse_kl"})
+"""Needs that a column cannot serve: whole distributions of a live reference."""
+
 
 @dataclass(frozen=True)
 class Encoded:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
+from prefopt.batch import LIVE
 from prefopt.errors import UserError
 from prefopt.losses import make_loss
 from prefopt.model_check import check_model, check_tokenizer
@@ -33,8 +34,8 @@ def check(run: RunSettings) -> None:
     _check_model(run, needs)
     _check_data(run)
     _check_numbers(run)
-    _check_evaluation(run)
-    _check_deepspeed(run)
+    _check_evaluation(run, needs)
+    _check_deepspeed(run, needs)
     _check_world(run)
     if run.tracker.name != "none":
         _check_installed(run.tracker.name, f"tracker={run.tracker.name}")
@@ -47,7 +48,7 @@ def _check_model(run: RunSettings, needs: frozenset[str]) -> None:
     check_model("model.path", model.path)
     check_tokenizer("model.tokenizer" if model.tokenizer else "model.path", model.tokenizer or model.path)
     if model.reference is not None:
-        if "reference" not in needs:
+        if not needs & ({"reference"} | LIVE):
             raise UserError(
                 f"model.reference has no effect: loss={run.loss['name']} compares with no reference",
                 "leave it out, or choose a loss that needs one (dpo)",
@@ -116,8 +117,14 @@ def _check_numbers(run: RunSettings) -> None:
     _require(0 < sample.top_p <= 1, "sample.top_p", sample.top_p, "in (0, 1]")
 
 
-def _check_evaluation(run: RunSettings) -> None:
+def _check_evaluation(run: RunSettings, needs: frozenset[str]) -> None:
     train = run.train
+    if run.sample.count and "rewards" in needs:
+        raise UserError(
+            f"sample.count={run.sample.count} has no effect: loss={run.loss['name']} trains a reward model, which writes no"
+            " answers",
+            "sample.count=0",
+        )
     for key, value in (("train.eval_every", train.eval_every), ("train.save_every", train.save_every)):
         is_steps = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         _require(is_steps or value in ("epoch", "never"), key, value, "epoch, never, or a number of steps of 1 or more")
@@ -139,10 +146,16 @@ def _check_evaluation(run: RunSettings) -> None:
             raise UserError("train.best_metric needs train.eval_every, which is never", "train.eval_every=epoch")
 
 
-def _check_deepspeed(run: RunSettings) -> None:
+def _check_deepspeed(run: RunSettings, needs: frozenset[str]) -> None:
     config = run.deepspeed.config
     if config is None:
         return
+    if needs & LIVE and config.get("zero_optimization", {}).get("stage") == 3 and run.model.lora is None:
+        raise UserError(
+            f"loss={run.loss['name']} compares whole distributions with a frozen copy of the model, which ZeRO-3 cannot"
+            " shard beside the policy yet",
+            "deepspeed=zero2, or model.lora={r: 16}, which needs no copy",
+        )
     for key, instead in OWNED_BY_PREFOPT.items():
         if key in config:
             raise UserError(f"deepspeed.config.{key} is set by prefopt", f"say it once, by {instead}")

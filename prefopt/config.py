@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.errors import UserError
-from prefopt.losses import loss_class
+from prefopt.losses import loss_class, make_loss
 from prefopt.merge import Merged, check_choices, leaves, merge_files, origin_of, set_by
 from prefopt.overrides import Choice, check_key, read_overrides
 from prefopt.recipe_files import search_path
@@ -83,6 +83,7 @@ def compose_with_origins(overrides: list[str], config_dir: Path | None = None) -
         run = replace(run, loss=_typed_loss(run.loss))
     except SettingsError as error:
         raise _with_origin(error, merged.origins) from None
+    run = _without_samples(run, merged)
     run, derived = _name_and_dir(run, merged)
     origins = {key: derived.get(key) or set_by(key, merged.origins) for key, _ in leaves(asdict(run))}
     return Composition(run, origins, tuple(merged.notes))
@@ -129,6 +130,15 @@ def _typed_loss(settings: dict[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"loss={name}: {error}") from None
     return {"name": name, **asdict(loss)}
+
+
+def _without_samples(run: RunSettings, merged: Merged) -> RunSettings:
+    """A recipe's samples are left out, with a note, where the method trains a reward model, which writes no answers."""
+    held = set_by("sample.count", merged.origins)
+    if not run.sample.count or held == "command line" or "rewards" not in make_loss(run.loss).needs:
+        return run
+    merged.notes.append(f"sample.count={run.sample.count} of {held} is left out: a reward model writes no answers")
+    return replace(run, sample=replace(run.sample, count=0))
 
 
 def _loss_fields(method: str) -> set[str]:

@@ -73,9 +73,9 @@ def plan_lines(run: RunSettings, prepared: Prepared, world: World) -> list[str]:
     looked_at = range(min(num_steps, 50))
     micro_batches = [plan.cut(step).num_micro_batches for step in looked_at]
     tokens = [int(rows.costs[plan.steps[step]].sum()) for step in looked_at]
-    unit = "pairs" if "pairs" in make_loss(run.loss).needs else "responses"
+    ends = ", ".join(map(str, plan.epoch_ends))
     lines = [
-        f"steps: {num_steps} of {train.batch_size} {unit}, epochs end after {', '.join(map(str, plan.epoch_ends))}",
+        f"steps: {num_steps} of {train.batch_size} {rows.unit}, epochs end after {ends}",
         f"micro-batches a step and rank: {min(micro_batches)} to {max(micro_batches)}"
         f" of at most {train.tokens_per_micro_batch} tokens (first {len(micro_batches)} steps)",
         f"tokens a step: {sum(tokens) / len(tokens):.0f} on average{', prompts shared' if shares else ''}",

@@ -15,8 +15,6 @@ MAX_LOGITS = 2**26
 
 ASKS = ("collision", "forward_kl", "reverse_kl")
 """What can be asked for besides the log-probability; see `prefopt.batch.Responses`."""
-LIVE = frozenset({"forward_kl", "reverse_kl"})
-"""Those of them that compare with a live reference."""
 
 Head = Callable[[Tensor], Tensor]
 

@@ -23,7 +23,8 @@ class Rows:
     """An encoded set with the settings it is batched by and, once scored, its cached columns.
 
     costs [E]: tokens on the axis. counts [E]: how much of `train.batch_size` a row fills: its pairs, its labelled
-    responses, or one. baseline: the responses to other prompts that a method with need "kl" measures, or None.
+    responses, or one. unit: what that is called. baseline: the responses to other prompts that a method with need "kl"
+    measures, or None.
     """
 
     def __init__(self, data: EncodedSet | MismatchedSet, needs: frozenset[str], share_prompts: bool) -> None:
@@ -37,10 +38,7 @@ class Rows:
         tokens = np.diff(np.concatenate(([0], np.cumsum(data.response_lengths)))[data.response_offsets])
         off_axis = 0 if self.whole_responses else num_responses
         self.costs = (1 if share_prompts else num_responses) * data.prompt_lengths + tokens - off_axis
-        one = np.ones(len(data), dtype=np.int64)
-        # Comparisons take each pair as two responses and keep no pair.
-        by_response = "labels" in needs or "comparisons" in needs
-        self.counts = num_responses if by_response else data.num_pairs if "pairs" in needs else one
+        self.unit, self.counts = _counted(data, needs)
         self._reference: np.ndarray | None = None
         self._reference_tokens: np.ndarray | None = None
         self._margins: np.ndarray | None = None
@@ -124,3 +122,12 @@ class Rows:
             cut(places[start : start + rows_at_once], self.costs, num_ranks, tokens_per_micro_batch)
             for start in range(0, len(self), rows_at_once)
         ]
+
+
+def _counted(data: EncodedSet | MismatchedSet, needs: frozenset[str]) -> tuple[str, np.ndarray]:
+    """What `train.batch_size` counts with these needs, and how many of it each row has: [E]."""
+    if needs & {"labels", "comparisons"}:  # a comparison is a response of its own; the row keeps no pair
+        return "responses", np.diff(data.response_offsets)
+    if "pairs" in needs:
+        return "pairs", data.num_pairs
+    return "prompts" if "ranking" in needs else "responses", np.ones(len(data), dtype=np.int64)

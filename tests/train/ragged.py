@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from prefopt.batch import Encoded, MicroBatch
+from prefopt.batch import LIVE, Encoded, MicroBatch
 from prefopt.data.plan import Cut, cut
 from prefopt.losses import make_loss, names
 from prefopt.model.load import load_policy, load_reward_policy
-from prefopt.model.logps import LIVE
 from prefopt.model.policy import Policy
 from prefopt.settings import DeepSpeedSettings, LoraSettings, RunSettings
 from prefopt.train.engine import Engine

@@ -12,8 +12,8 @@ import pytest
 import torch
 from ragged import CUTS, LOSSES, make_engine, one_step, runs_on, settings
 
+from prefopt.batch import LIVE
 from prefopt.losses import make_loss
-from prefopt.model.logps import LIVE
 
 LIVE_LOSSES = {name for name, values in LOSSES.items() if make_loss(values).needs & LIVE}
 WORKER = Path(__file__).with_name("ragged.py")
