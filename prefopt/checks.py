@@ -121,8 +121,8 @@ def _check_evaluation(run: RunSettings, needs: frozenset[str]) -> None:
     train = run.train
     if run.sample.count and "rewards" in needs:
         raise UserError(
-            f"sample.count={run.sample.count} has no effect: loss={run.loss['name']} trains a reward model, which writes no"
-            " answers",
+            f"sample.count={run.sample.count} has no effect: loss={run.loss['name']} trains a reward model,"
+            " which writes no answers",
             "sample.count=0",
         )
     for key, value in (("train.eval_every", train.eval_every), ("train.save_every", train.save_every)):

@@ -54,8 +54,17 @@ def _download(name: str, revision: str | None) -> Path:
 
 def fingerprint(folder: Path) -> str:
     """sha256 over configuration and weights, by content: the same on any machine, another for another model."""
+    return _fingerprint([folder / "config.json", *folder.glob("*.safetensors")])
+
+
+def adapters_fingerprint(folder: Path) -> str:
+    """The same of a folder of adapters."""
+    return _fingerprint([folder / "adapter_config.json", *folder.glob("*.safetensors")])
+
+
+def _fingerprint(files: list[Path]) -> str:
     digest = hashlib.sha256()
-    for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+    for file in sorted(files):
         digest.update(file.name.encode())
         with open(file, "rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())

@@ -45,7 +45,7 @@ def load_reward_policy(
     """
     folder = model_folder(path or settings.path, settings.revision)
     config = _config(folder, longest)
-    if "score.weight" in _stored_tensors(folder) and config.num_labels != 1:
+    if "score.weight" in stored_tensors(folder) and config.num_labels != 1:
         raise UserError(f"model.path: {folder} has a head of {config.num_labels} labels, a reward model has one")
     config.num_labels = 1
     if config.pad_token_id == config.eos_token_id:
@@ -104,7 +104,7 @@ def _policy(kind: type[P], model: Any, settings: ModelSettings, adapters: bool, 
     return policy
 
 
-def _stored_tensors(folder: Path) -> set[str]:
+def stored_tensors(folder: Path) -> set[str]:
     """Names of the tensors in a folder's safetensors files."""
     names: set[str] = set()
     for file in folder.glob("*.safetensors"):

@@ -25,12 +25,12 @@ from prefopt.settings import RunSettings, load
 from prefopt.train import checkpoint
 from prefopt.train.card import model_card
 from prefopt.train.checkpoint import Progress
+from prefopt.train.columns import rows_with_columns
 from prefopt.train.display import Display, summarise
 from prefopt.train.engine import Engine
 from prefopt.train.evaluate import evaluate
 from prefopt.train.finish import save_and_verify
 from prefopt.train.optim import learning_rates
-from prefopt.train.reference import attach_live_reference, attach_reference
 from prefopt.train.rows import Rows
 from prefopt.train.sample import sample
 from prefopt.train.signals import StopFlag
@@ -74,13 +74,8 @@ class Trainer:
         if layout == "padded" and settings.model.layout == "auto":
             self.display.say("this model cannot keep packed rows apart: prompts are repeated, one padded row each")
         self.display.say(self.engine.in_force)
-        shared = self.engine.policy.shares_prompts
-        needs = self.loss.needs
-        rows = {s.name: Rows(s, needs, shared) for s in sets}
-        if "reference" in needs:
-            for each in rows.values():
-                attach_reference(self.engine, needs, each, cache_folder(settings.data), longest, self.display.say)
-        attach_live_reference(self.engine, needs, longest, self.display.say)
+        cache, say = cache_folder(settings.data), self.display.say
+        rows = rows_with_columns(self.engine, self.loss.needs, sets, cache, longest, say)
         train = rows.pop(self.prepared.train.name)
         return train, rows
 

@@ -68,6 +68,13 @@ class Rows:
         """Where the tokens of each response begin in a column of one number per token, and the end: [responses + 1]."""
         return np.concatenate(([0], np.cumsum(self.data.response_lengths))).astype(np.int64)
 
+    @property
+    def reference(self) -> np.ndarray:
+        """[responses] reference log-probabilities, once they are attached."""
+        if self._reference is None:
+            raise ValueError(f"{self.name} has no reference column")
+        return self._reference
+
     def set_reference(self, column: np.ndarray) -> None:
         """Attach reference log-probabilities, one float64 per response in the order of the rows."""
         if column.shape != (self.num_responses,):

@@ -60,6 +60,10 @@ def test_sft_leaves_the_rejected_response_alone() -> None:
     assert r.token_logps.grad.tolist() == [-0.5, -0.5, 0, 0, 0]
 
 
+def test_sft_logs_the_log_probability_of_each_response() -> None:
+    assert make_loss({"name": "sft"})(responses(TWO, [(0, 1)], [0])).rewards.tolist() == [-3, -6]
+
+
 def test_dpo_by_hand() -> None:
     r = responses(TWO, [(0, 1)], [0], reference=[-4.0, -5.0])  # log-ratios +1 and -1
     assert value({"name": "dpo", "beta": 0.5}, r) == pytest.approx(math.log(1 + math.exp(-0.5 * 2)))
