@@ -82,7 +82,7 @@ def _candidates(inputs: dict) -> Inputs:
     return Inputs({"candidate_token_logps": tokens}, responses)
 
 
-def rrhf_settings(h: dict) -> list[tuple[float, dict]]:
+def _rrhf_settings(h: dict) -> list[tuple[float, dict]]:
     settings = {"length_penalty": h["length_penalty"], "rank_weight": h["rrhf_weight"], "sft": h["sft_reduction"]}
     return [(1.0, {"name": "rrhf", **settings, "denominator": h.get("length_mode", "response")})]
 
@@ -188,7 +188,7 @@ ADAPTERS: dict[str, Adapter] = {
     "kto": Adapter(_labelled, _weighted("kto"), _of_labels("kto")),
     "apo_zero_unpaired": Adapter(_labelled, _weighted("apo_zero_unpaired"), _of_labels("apo_zero_unpaired")),
     "ulma": Adapter(_labelled, _ulma_settings, _ulma_parts),
-    "rrhf": Adapter(_candidates, rrhf_settings, _rrhf_parts),
+    "rrhf": Adapter(_candidates, _rrhf_settings, _rrhf_parts),
     "slic": Adapter(_slic, _slic_settings, _slic_parts),
     "reward_bt": Adapter(_rewards_of_pairs, _reward_settings, _reward_parts),
     "slic_hf_pointwise": Adapter(
@@ -198,4 +198,8 @@ ADAPTERS: dict[str, Adapter] = {
         covers=lambda h: (h["good_token_id"], h["bad_token_id"]) == (GOOD, BAD),
     ),
 }
-END_TO_END: dict[str, Any] = {}
+END_TO_END: dict[str, Any] = {
+    "kto": _weighted("kto"),
+    "rrhf": _rrhf_settings,
+    "modpo": lambda h: [(1.0, {"name": "modpo", "beta": h["beta"], "weights": h["w"]})],
+}
