@@ -45,20 +45,20 @@ class PlackettLuceDPO:
     def __call__(self, responses: Responses) -> LossOutput:
         import torch
 
-        u = self.beta * responses.logratios
-        rows = torch.arange(len(u), device=u.device)
-        values = responses.per_example(self._choices(responses, u), rows)
-        return LossOutput((Component("plackett_luce_dpo", values, Unit.EXAMPLE),), u.detach())
+        rows = torch.arange(len(responses.lengths), device=responses.lengths.device)
+        values = responses.per_example(self._choices(responses), rows)
+        rewards = self.beta * responses.logratios.detach()
+        return LossOutput((Component("plackett_luce_dpo", values, Unit.EXAMPLE),), rewards)
 
-    @staticmethod
-    def _choices(responses: Responses, u: Tensor) -> Tensor:
+    def _choices(self, responses: Responses) -> Tensor:
         """[R] -log of the probability that each response is taken first among those that are not ranked above it."""
         import torch
 
         assert responses.scores is not None, "needs has ranking"
         same = responses.example[:, None] == responses.example[None, :]
         rivals = same & (responses.scores[None, :] <= responses.scores[:, None])
-        rivals = rivals & ~torch.eye(len(u), dtype=torch.bool, device=u.device)
+        rivals = rivals & ~torch.eye(len(rivals), dtype=torch.bool, device=rivals.device)
         # A finite stand-in for -inf: a response without rivals then has value 0 and gradient 0, where -inf gives NaN.
-        ahead = (u[None, :] - u[:, None]).masked_fill(~rivals, torch.finfo(u.dtype).min)
+        differences = self.beta * (responses.logratios[None, :] - responses.logratios[:, None])
+        ahead = differences.masked_fill(~rivals, torch.finfo(differences.dtype).min)
         return -logsigmoid(-torch.logsumexp(ahead, 1))
