@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
 from inspect import cleandoc
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from prefopt.console import PLAIN
-from prefopt.losses import loss_class, make_loss, names
+from prefopt.losses import default_settings, loss_class, make_loss, names
 
 
 def show_losses() -> int:
@@ -32,11 +32,18 @@ def show_loss(name: str) -> int:
     console = Console()
     console.print(_document(name), **PLAIN)
     console.print("\nSettings and defaults:", style="bold", **PLAIN)
-    for f in fields(loss_class(name)):
-        console.print(f"    loss.{f.name}={'(required)' if f.default is MISSING else f.default}", **PLAIN)
+    for key, value in default_settings(name).items():
+        console.print(f"    loss.{key}={_as_yaml(value)}", **PLAIN)
     needs = ", ".join(sorted(make_loss({"name": name}).needs)) or "nothing but a response"
     console.print(f"Needs: {needs}.", **PLAIN)
     return 0
+
+
+def _as_yaml(value: Any) -> str:
+    """As it is written on the command line and in a recipe: null, not None."""
+    import yaml
+
+    return yaml.safe_dump([value], default_flow_style=True, sort_keys=False, width=10_000).strip()[1:-1]
 
 
 def _document(name: str) -> str:

@@ -8,7 +8,7 @@ Nothing here imports torch until a loss is called, so that settings can be check
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -34,6 +34,13 @@ def loss_class(name: str) -> type:
     module = import_module(f"{__name__}.{name}")
     (class_name,) = module.__all__
     return getattr(module, class_name)
+
+
+def default_settings(name: str) -> dict[str, Any]:
+    """The settings of a method as its recipe file states them, without its name."""
+    return {
+        f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(loss_class(name))
+    }
 
 
 def make_loss(settings: Mapping[str, Any]) -> Loss:

@@ -12,7 +12,7 @@ __all__ = ["SFT"]
 
 @dataclass(frozen=True)
 class SFT:
-    """Cross entropy on the response: the chosen one of a pair, the best of a ranking.
+    """Cross entropy on the response; on pairs and rankings this is SFT on the chosen or best response.
 
         loss = -(1/N) sum over response tokens of log p(token | before)
 

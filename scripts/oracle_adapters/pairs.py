@@ -31,6 +31,11 @@ def _simpo_settings(h: dict) -> list[tuple[float, dict]]:
     return [(1.0, simpo), (h.get("sft_weight", 0.0), {"name": "sft"})]
 
 
+def _as_mix(settings: list[tuple[float, dict]]) -> dict:
+    """The same sum as one method."""
+    return {"name": "mix", "parts": [{"weight": weight, **part} for weight, part in settings]}
+
+
 def _orpo_settings(h: dict) -> list[tuple[float, dict]]:
     scope = "sequence" if h["nll_on_prompt"] else "response"
     return [(1.0, {"name": "orpo", "lam": h["lambda"], "nll_over": scope})]
@@ -112,5 +117,5 @@ END_TO_END: dict[str, Any] = {
     "sft_on_chosen": lambda h: [(1.0, {"name": "sft"})],
     "orpo": _orpo_settings,
     "simpo": _simpo_settings,
-    "simpo_with_sft": _simpo_settings,
+    "simpo_with_sft": lambda h: [(1.0, _as_mix(_simpo_settings(h)))],
 }

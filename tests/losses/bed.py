@@ -5,11 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from prefopt.batch import CoupledLoss, Responses, Unit, WholeStep
 from prefopt.losses import make_loss
+
+VARIANTS: list[dict[str, Any]] = [
+    {"name": "ulma", "positive": "beta_logloss"},
+    {"name": "ulma", "positive": "pointwise_dpo", "negative": "continuous", "z": 0.3},
+    {"name": "ulma", "positive": "token_mean"},
+    {"name": "rrhf", "denominator": "padded", "sft": "mean_padded"},
+    {"name": "rrhf", "length_penalty": 0.5, "sft": "mean_response"},
+    {"name": "slic", "calibration": "margin", "regulariser": "kl_policy_to_finetuned"},
+    {"name": "slic", "calibration": "list_rank", "regulariser": "kl_finetuned_to_policy"},
+    {"name": "slic", "calibration": "reward", "regulariser": "none"},
+    {"name": "slic", "calibration": "list_rank", "target": "y_ref"},
+    {"name": "slic", "calibration": "reward", "target": "y_ref", "regulariser": "kl_finetuned_to_policy"},
+    {"name": "reward_bt", "center": 0.1, "margin": "column"},
+    {"name": "mix", "parts": [{"name": "kto"}, {"name": "rrhf", "weight": 0.5}]},
+]
+"""Settings that change what a method computes or needs; each method's defaults are asked of anyway."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,46 @@ def two(chosen: Sequence[float], rejected: Sequence[float], reference: tuple[flo
     """One pair, the chosen one labelled desirable and scored 1, the other undesirable and scored 0."""
     rows = (Row(tuple(chosen), reference[0], True, 1.0), Row(tuple(rejected), reference[1], False, 0.0))
     return make([rows])
+
+
+COLUMNS = {
+    "reference": "reference_logps",
+    "reference_tokens": "reference_token_logps",
+    "labels": "labels",
+    "scores": "scores",
+    "ranking": "scores",
+    "probabilities": "scores",
+    "margins": "margins",
+    "targets": "targets",
+    "forward_kl": "forward_kl",
+    "reverse_kl": "reverse_kl",
+    "collision": "collision",
+    "kl": "kl",
+    "rewards": "rewards",
+    "prompt_logps": "prompt_logps",
+}
+"""The field of `Responses` that holds what a need asks for."""
+
+
+def without_others(r: Responses, needs: frozenset[str]) -> Responses:
+    """`r` with the columns that `needs` list and no other."""
+    asked = {COLUMNS[need] for need in needs if need in COLUMNS}
+    return replace(r, **{column: None for column in COLUMNS.values() if column not in asked})
+
+
+def changed(r: Responses, need: str) -> Responses:
+    """`r` with another column for `need`."""
+    column = getattr(r, COLUMNS[need])
+    if need == "labels":
+        other = ~column
+    elif need == "targets":
+        other = r.best
+    elif need in ("scores", "ranking", "probabilities"):
+        other = 1 - column
+    else:
+        random = torch.Generator().manual_seed(1)
+        other = column + torch.rand(column.shape, generator=random, dtype=column.dtype)
+    return replace(r, **{COLUMNS[need]: other})
 
 
 def coupled(settings: dict, r: Responses) -> Responses:

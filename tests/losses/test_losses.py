@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from random import Random
 
 import pytest
 import torch
-from bed import Row, counts, coupled, make, total, two, value
+from bed import COLUMNS, VARIANTS, Row, changed, counts, coupled, make, total, two, value, without_others
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,9 @@ from prefopt.errors import UserError
 from prefopt.losses import make_loss, names
 from prefopt.losses.numerics import log1mexp
 from prefopt.losses.orpo import ORPO
+
+EVERY = [{"name": name} for name in names()] + VARIANTS
+"""What the properties below are asked of."""
 
 
 def responses(
@@ -105,12 +107,12 @@ def test_a_step_down_the_loss_raises_the_chosen_and_lowers_the_rejected(name: st
     assert (r.token_logps.grad[2:] > 0).all()
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_loss_is_finite_with_a_finite_gradient_from_certain_to_impossible(name: str) -> None:
+@pytest.mark.parametrize("settings", EVERY, ids=str)
+def test_every_loss_is_finite_with_a_finite_gradient_from_certain_to_impossible(settings: dict) -> None:
     for low in (-1e-8, -1e-4, -1.0, -88.0, -104.0, -1e4):
         for chosen, rejected in ((low, -1.0), (-1.0, low), (low, low)):
             r = two([chosen] * 3, [rejected] * 2, (-5.0, -5.0))
-            loss = total({"name": name}, r)
+            loss = total(settings, r)
             loss.backward()
             assert r.token_logps.grad is not None
             assert loss.isfinite()
@@ -154,62 +156,35 @@ def random_examples(num_examples: int, seed: int) -> list[list[Row]]:
 def test_the_loss_of_a_step_does_not_depend_on_the_order_of_its_rows(num_examples: int, seed: int) -> None:
     examples = random_examples(num_examples, seed)
     shuffled = Random(seed).sample(examples, len(examples))
-    for name in names():
-        a, b = (value({"name": name}, make(e)) for e in (examples, shuffled))
+    for settings in EVERY:
+        a, b = (value(settings, make(e)) for e in (examples, shuffled))
         assert a == pytest.approx(b, rel=1e-12)
 
 
-COLUMNS = {
-    "reference": "reference_logps",
-    "reference_tokens": "reference_token_logps",
-    "labels": "labels",
-    "scores": "scores",
-    "ranking": "scores",
-    "probabilities": "scores",
-    "margins": "margins",
-    "targets": "targets",
-    "forward_kl": "forward_kl",
-    "reverse_kl": "reverse_kl",
-    "collision": "collision",
-    "kl": "kl",
-    "rewards": "rewards",
-    "prompt_logps": "prompt_logps",
-}
-
-
-@pytest.mark.parametrize("name", names())
-def test_a_method_works_with_the_columns_that_it_lists_and_no_other(name: str) -> None:
+@pytest.mark.parametrize("settings", EVERY, ids=str)
+def test_a_method_works_with_the_columns_that_it_lists_and_no_other(settings: dict) -> None:
     everything = make(random_examples(3, 0))
-    loss = make_loss({"name": name})
+    loss = make_loss(settings)
     assert loss.needs <= NEEDS.keys()
-    asked = {COLUMNS[need] for need in loss.needs if need in COLUMNS}
-    # Whoever compares with a reference may use the sums or the tokens, as it lists them.
-    others = {column: None for column in COLUMNS.values() if column not in asked}
-    only = replace(everything, **others)
+    only = without_others(everything, loss.needs)
     count = counts(everything)
-    with_all = loss(coupled({"name": name}, everything)).total(count)
-    assert torch.equal(loss(coupled({"name": name}, only)).total(count), with_all)
+    with_all = loss(coupled(settings, everything)).total(count)
+    assert torch.equal(loss(coupled(settings, only)).total(count), with_all)
 
 
-@pytest.mark.parametrize("name", names())
-def test_a_listed_need_matters(name: str) -> None:
+@pytest.mark.parametrize("settings", EVERY, ids=str)
+def test_a_listed_need_matters(settings: dict) -> None:
     everything = make(random_examples(3, 0))
-    loss = make_loss({"name": name})
+    loss = make_loss(settings)
     count = counts(everything)
-    before = loss(coupled({"name": name}, everything)).total(count)
+    before = loss(coupled(settings, everything)).total(count)
     for need in loss.needs & COLUMNS.keys():
-        column = getattr(everything, COLUMNS[need])
-        random = torch.Generator().manual_seed(1)
-        if need == "labels":
-            other = ~column
-        elif need == "targets":
-            other = everything.best
-        elif need in ("scores", "ranking", "probabilities"):
-            other = 1 - column
+        after = loss(coupled(settings, changed(everything, need)))
+        if need == "labels" and "verdicts" in loss.needs:
+            # The verdict spells the label, so the loss has read it already; the rewards tell the two words apart.
+            assert not torch.equal(after.rewards, loss(everything).rewards)
         else:
-            other = column + torch.rand(column.shape, generator=random, dtype=column.dtype)
-        changed = replace(everything, **{COLUMNS[need]: other})
-        assert loss(coupled({"name": name}, changed)).total(count) != before, need
+            assert after.total(count) != before, need
 
 
 def test_needs_of_orpo_follow_its_scope() -> None:
