@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from inspect import cleandoc
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -33,10 +34,16 @@ def show_loss(name: str) -> int:
     console.print(_document(name), **PLAIN)
     console.print("\nSettings and defaults:", style="bold", **PLAIN)
     for f in fields(loss_class(name)):
-        console.print(f"    loss.{f.name}={'(required)' if f.default is MISSING else f.default}", **PLAIN)
+        console.print(f"    loss.{f.name}={_default(f)}", **PLAIN)
     needs = ", ".join(sorted(make_loss({"name": name}).needs)) or "nothing but a response"
     console.print(f"Needs: {needs}.", **PLAIN)
     return 0
+
+
+def _default(setting: Field[Any]) -> Any:
+    if setting.default_factory is not MISSING:
+        return setting.default_factory()
+    return "(required)" if setting.default is MISSING else setting.default
 
 
 def _document(name: str) -> str:

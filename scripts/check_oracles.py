@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from prefopt.batch import Encoded, LossOutput, Responses, Unit
+from prefopt.batch import Encoded, LossOutput, Responses, Unit, WholeStep
 from prefopt.losses import make_loss
 from prefopt.model.forward import respond
 from prefopt.model.policy import Policy
@@ -71,6 +71,17 @@ def run_losses(settings: list[tuple[float, dict]], responses: Responses, counts:
     return sum(weight * output.total(counts) for weight, output in outputs), outputs[0][1]
 
 
+def as_whole_step(settings: list[tuple[float, dict]], responses: Responses) -> Responses:
+    """`responses` as all that a loss observes of the step, where it asks for that; a step that is given stays."""
+    losses: list[Any] = [make_loss(s) for _, s in settings]
+    observing = [loss for loss in losses if "step" in loss.needs]
+    if not observing or responses.whole_step is not None:
+        return responses
+    (loss,) = observing
+    values = loss.observe(responses)
+    return replace(responses, whole_step=WholeStep(values, slice(0, len(values))))
+
+
 def counts_of(responses: Responses, num_items: int | None = None) -> dict:
     """Units of a batch given as Responses. num_items: the tokens of the whole accumulation window, where known."""
     imitated = responses.imitated_token_logps.shape[0]
@@ -98,14 +109,16 @@ def check_file(method: str, oracle: dict) -> Iterator[Check]:
         if not adapter.covers(hyper):
             continue
         leaves, responses = adapter.read(case["inputs"])
+        settings = adapter.settings(hyper)
+        responses = as_whole_step(settings, responses)
         counts = counts_of(responses, hyper.get("num_items_in_batch"))
-        loss, output = run_losses(adapter.settings(hyper), responses, counts)
+        loss, output = run_losses(settings, responses, counts)
         if hyper.get("reference_free"):  # the original leaves the reference out of the loss and in the rewards
             assert responses.reference_logps is not None
             free = replace(responses, reference_logps=torch.zeros_like(responses.reference_logps))
-            loss, without = run_losses(adapter.settings(hyper), free, counts)
+            loss, without = run_losses(settings, free, counts)
             output = LossOutput(without.components, output.rewards)
-        found = {"loss": loss, **adapter.parts(output, responses)}
+        found = {"loss": loss, **adapter.parts(output, responses), **adapter.more(hyper, responses)}
         for key, value in expected.items():
             if key not in found and key != "grad":
                 yield Check(case["id"], f"{key}, which the adapter does not compute", float("inf"), float("inf"))
@@ -130,7 +143,14 @@ def load_tiny(folder: Path) -> Policy:
     return Policy(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
 
 
-def encode(examples: list[dict], reference: list[list[float]] | None = None) -> list[Encoded]:
+def encode(
+    examples: list[dict], reference: list[list[float]] | None = None, case: dict[str, Any] | None = None
+) -> list[Encoded]:
+    """The file's examples, chosen response first. case: may have one margin for each response."""
+    margins = None
+    if case is not None and "chosen_margin_rewards_float64" in case:
+        both = zip(case["chosen_margin_rewards_float64"], case["rejected_margin_rewards_float64"], strict=True)
+        margins = [[[chosen], [rejected]] for chosen, rejected in both]
     return [
         Encoded(
             id=f"examples[{number}]",
@@ -140,6 +160,7 @@ def encode(examples: list[dict], reference: list[list[float]] | None = None) -> 
             pairs=[(0, 1)],
             best=0,
             reference_logps=reference[number] if reference else None,
+            margins=margins[number] if margins else None,
         )
         for number, e in enumerate(examples)
     ]
@@ -166,7 +187,7 @@ def check_end_to_end(oracle: dict, folder: Path) -> Iterator[Check]:
         policy = load_tiny(folder / oracle["models"]["policy"])
         settings = END_TO_END[case["name"]](case["hyperparameters"])
         needs = frozenset().union(*(make_loss(s).needs for _, s in settings))
-        batch = pack(encode(examples, columns), prompt_logps="prompt_logps" in needs)
+        batch = pack(encode(examples, columns, case), prompt_logps="prompt_logps" in needs)
         responses = respond(policy, batch)
         loss, output = run_losses(settings, responses, batch.counts())
         loss.backward()
