@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from prefopt.batch import LossOutput, Responses, Unit
+from prefopt.batch import LossOutput, Responses, Unit, WholeStep
 from prefopt.losses import make_loss, names
 from prefopt.model.forward import respond
 from prefopt.model.policy import Policy
@@ -72,6 +72,17 @@ def run_losses(settings: list[tuple[float, dict]], responses: Responses, counts:
     return sum(weight * output.total(counts) for weight, output in outputs), outputs[0][1]
 
 
+def as_whole_step(settings: list[tuple[float, dict]], responses: Responses) -> Responses:
+    """`responses` as all that a loss observes of the step, where it asks for that; a step that is given stays."""
+    losses: list[Any] = [make_loss(s) for _, s in settings]
+    observing = [loss for loss in losses if "step" in loss.needs]
+    if not observing or responses.whole_step is not None:
+        return responses
+    (loss,) = observing
+    values = loss.observe(responses)
+    return replace(responses, whole_step=WholeStep(values, slice(0, len(values))))
+
+
 def counts_of(responses: Responses, num_items: int | None = None) -> dict:
     """Units of a batch given as Responses. num_items: the tokens of the whole accumulation window, where known."""
     imitated = responses.imitated_token_logps.shape[0]
@@ -99,14 +110,16 @@ def check_file(method: str, oracle: dict) -> Iterator[Check]:
         if not adapter.covers(hyper):
             continue
         leaves, responses = adapter.read(case["inputs"])
+        settings = adapter.settings(hyper)
+        responses = as_whole_step(settings, responses)
         counts = counts_of(responses, hyper.get("num_items_in_batch"))
-        loss, output = run_losses(adapter.settings(hyper), responses, counts)
+        loss, output = run_losses(settings, responses, counts)
         if hyper.get("reference_free"):  # the original leaves the reference out of the loss and in the rewards
             assert responses.reference_logps is not None
             free = replace(responses, reference_logps=torch.zeros_like(responses.reference_logps))
-            loss, without = run_losses(adapter.settings(hyper), free, counts)
+            loss, without = run_losses(settings, free, counts)
             output = LossOutput(without.components, output.rewards)
-        found = {"loss": loss, **adapter.parts(output, responses)}
+        found = {"loss": loss, **adapter.parts(output, responses), **adapter.more(hyper, responses)}
         for key, value in expected.items():
             if key not in found and key != "grad":
                 yield Check(case["id"], f"{key}, which the adapter does not compute", float("inf"), float("inf"))

@@ -43,7 +43,7 @@ def test_notes_go_to_stderr_and_settings_to_stdout(tmp_path: Path) -> None:
         (["train", "--dryrun"], "did you mean '--dry-run'?"),
         (["train", "--config-dir"], "--config-dir"),
         (["data", "--rows", "many"], "--rows"),
-        (["losses", "simppo"], "did you mean 'simpo'?"),
+        (["losses", "simppo"], "did you mean 'simpo'"),
         (["losses", "dpo", "orpo"], "one method at a time"),
         (["train"], "model.path is not set"),
         (["train", "-m", "recipe=quickstart"], "no key has several values"),
@@ -83,6 +83,8 @@ def test_losses_lists_every_method_and_describes_one(capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     assert "2405.14734" in text
     assert "loss.gamma_beta_ratio=0.5" in text
+    assert main(["losses", "modpo"]) == 0
+    assert "loss.weights=[0.5, 0.5]" in capsys.readouterr().out
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

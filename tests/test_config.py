@@ -47,6 +47,7 @@ def test_another_loss_is_taken_whole_and_says_so() -> None:
         "gamma_beta_ratio": 0.5,
         "form": "logistic",
         "label_smoothing": 0.0,
+        "normalisation": "length",
     }
     assert any("loss.lam" in note and "left out" in note for note in composition.notes)
 
@@ -113,6 +114,12 @@ def test_bad_override_is_one_message(override: str, said: str) -> None:
     message = refusal(QUICKSTART, override)
     assert said in message
     assert len(message.splitlines()) <= 2
+
+
+def test_a_setting_of_a_method_may_be_a_list() -> None:
+    assert compose(["loss=modpo", "loss.weights=[1, 0.2]"]).loss["weights"] == [1.0, 0.2]
+    with pytest.raises(UserError, match=r"loss\.weights\.1: expected a number, got text 'much'"):
+        compose(["loss=modpo", "loss.weights=[1, much]"])
 
 
 def test_interpolation_is_resolved() -> None:

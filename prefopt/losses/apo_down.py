@@ -23,7 +23,7 @@ class APODown:
     logp: sums over response tokens, EOS included. Mean over pairs. At policy = reference the loss is 1. For data whose
     chosen responses are worse than the model's own. At policy = reference the gradient of the chosen response is 0.
 
-    beta: reward per nat; 0.01 to 0.5. Default 0.1, as in TRL.
+    beta: reward per nat; 0.01 to 0.5. Default 0.1, as in the paper and TRL.
 
     Rewards (for the log): beta * (logp - ref).
     Deviations: none; 1 - sigmoid(u) is computed as sigmoid(-u), which keeps its digits.

@@ -22,7 +22,8 @@ class DPOHinge:
         loss_type=hinge; RSO uses 0.05.
 
     Rewards (for the log): beta * (logp - ref).
-    Deviations: none. SLiC-HF's hinge is on plain log-probabilities: `loss=slic_hf`.
+    Deviations: none. `loss=rso` has this loss as form=hinge_norm, beside RSO's other two; SLiC-HF's hinge is on plain
+    log-probabilities: `loss=slic_hf`.
     """
 
     beta: float = 0.1

@@ -22,7 +22,8 @@ class EXO:
     logp: sums over response tokens, EOS included. Mean over pairs. It is 0 where q = 1 - e. At policy = reference it
     is -ln 2 - (log(1 - e) + log e) / 2.
 
-    beta: strength of the pull to the reference, reward per nat; 0.01 to 0.5. Default 0.5, as in the authors' scripts.
+    beta: strength of the pull to the reference, reward per nat; 0.01 to 0.5. Default 0.5, as in the authors' scripts
+        for HH and TL;DR; that for IMDB has 0.1.
     label_smoothing: probability that a label is wrong, above 0 (log e) and below 0.5; 1e-4 to 0.1. Default 1e-3, what
         TRL 0.11 takes where it is given 0.
 

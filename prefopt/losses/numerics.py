@@ -12,7 +12,7 @@ NEARLY_CERTAIN = -1e-12
 """Largest log-probability that `log1mexp` tells from 0: nats. Above it p is taken as 1 - 1e-12."""
 
 STEEPEST = 40.0
-"""Largest exponent that `expm1_or_line` takes: squares of its gradient still fit into float32."""
+"""Largest exponent that `exp_or_line` and `expm1_or_line` take: squares of their gradient still fit into float32."""
 
 
 def logsigmoid(x: Tensor) -> Tensor:
@@ -29,12 +29,21 @@ def sigmoid(x: Tensor) -> Tensor:
     return torch.sigmoid(x)
 
 
+def exp_or_line(x: Tensor) -> Tensor:
+    """exp(x) up to x = `STEEPEST`, beyond it its tangent: finite, and with a gradient, where exp overflows."""
+    return x.clamp(max=STEEPEST).exp() + _rise_beyond(x)
+
+
 def expm1_or_line(x: Tensor) -> Tensor:
-    """exp(x) - 1 up to x = `STEEPEST`, beyond it its tangent: finite, and with a gradient, where exp overflows."""
+    """exp(x) - 1 up to x = `STEEPEST`, beyond it its tangent; as `exp_or_line`, with all its digits near x = 0."""
     import torch
 
-    beyond = (x - STEEPEST).clamp(min=0)
-    return torch.expm1(x.clamp(max=STEEPEST)) + math.exp(STEEPEST) * beyond
+    return torch.expm1(x.clamp(max=STEEPEST)) + _rise_beyond(x)
+
+
+def _rise_beyond(x: Tensor) -> Tensor:
+    """What the tangent of exp at `STEEPEST` adds beyond it."""
+    return math.exp(STEEPEST) * (x - STEEPEST).clamp(min=0)
 
 
 def log1mexp(x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class RDPO:
 
     beta: strength of the pull to the reference, reward per nat; 0.01 to 0.5. Default 0.1, as for DPO.
     alpha: penalty, reward per token; 0.001 to 0.1, above 0. Default 0.01, our choice: no code by the authors was
-        found.
+        found. SimPO's baselines searched 0.05 to 1, according to table 3 of the RePO paper.
 
     Rewards (for the log): beta * (logp - ref), without the length term.
     Deviations: none. The sign follows from maximising r - alpha |y| - beta KL, and sail-sg/oat has it; some notes have

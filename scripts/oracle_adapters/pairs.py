@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+
+import torch
 
 from oracle_adapters.common import (
     Adapter,
+    Inputs,
     component,
+    leaf,
     of_pairs,
     paired,
     pairwise,
@@ -65,6 +70,34 @@ def _ratio_settings(name: str, key: str, setting: str) -> Callable[[dict], list[
     ]
 
 
+SLIC_TARGETS = {"chosen": "chosen", "reference": "y_ref"}
+
+
+def _slic_hf_settings(h: dict) -> list[tuple[float, dict]]:
+    target = SLIC_TARGETS[h["reg_target"]]
+    return [(1.0, {"name": "slic_hf", "delta": h["delta"], "lam": h["lambda"], "target": target})]
+
+
+def _sums_of_pairs_and_targets(inputs: dict) -> Inputs:
+    """Sums of pairs; where the case has sums of responses to imitate, these are one more row for each pair."""
+    leaves, responses = sums_of_pairs(inputs)
+    if "sft_target_logps" not in inputs:
+        return Inputs(leaves, responses)
+    sums = leaf(inputs["sft_target_logps"])
+    num_rows, num_targets = len(responses.lengths), len(sums)
+    rows = torch.arange(num_targets) + num_rows
+    with_targets = replace(
+        responses,
+        token_logps=torch.cat((responses.token_logps, sums)),
+        row=torch.cat((responses.row, rows)),
+        logps=torch.cat((responses.logps, sums)),
+        lengths=torch.cat((responses.lengths, torch.ones_like(rows))),
+        example=torch.cat((responses.example, torch.arange(num_targets))),
+        targets=rows,
+    )
+    return Inputs({**leaves, "sft_target_logps": [sums]}, with_targets)
+
+
 def _calibration(output: LossOutput, responses: Responses) -> dict[str, Any]:
     return of_pairs(output, responses) | {"calibration_losses": component(output, "calibration")}
 
@@ -79,12 +112,7 @@ ADAPTERS: dict[str, Adapter] = {name: pairwise(name, keys) for name, keys in PAI
     "ipo": Adapter(sums_of_pairs, _ipo_settings, of_pairs),
     "cpo_simpo": Adapter(sums_of_pairs, _ratio_settings("cpo_simpo", "cpo_alpha", "nll_weight"), of_pairs),
     "alphapo": Adapter(sums_of_pairs, _ratio_settings("alphapo", "alpha", "alpha"), of_pairs),
-    "slic_hf": Adapter(
-        sums_of_pairs,
-        lambda h: [(1.0, {"name": "slic_hf", "delta": h["delta"], "lam": h["lambda"]})],
-        _calibration,
-        covers=lambda h: h["reg_target"] == "chosen",
-    ),
+    "slic_hf": Adapter(_sums_of_pairs_and_targets, _slic_hf_settings, _calibration),
     "sft": Adapter(
         tokens,
         lambda h: [(1.0, {"name": "sft", "reduction": SFT_REDUCTIONS[h["reduction"]]})],
