@@ -201,5 +201,4 @@ ADAPTERS: dict[str, Adapter] = {
 END_TO_END: dict[str, Any] = {
     "kto": _weighted("kto"),
     "rrhf": _rrhf_settings,
-    "modpo": lambda h: [(1.0, {"name": "modpo", "beta": h["beta"], "weights": h["w"]})],
 }
