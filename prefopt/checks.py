@@ -10,7 +10,7 @@ from prefopt.batch import LIVE
 from prefopt.errors import UserError
 from prefopt.losses import make_loss
 from prefopt.model_check import check_model, check_tokenizer
-from prefopt.settings import RunSettings, SourceSettings
+from prefopt.settings import DataSettings, MarginSettings, RunSettings, SourceSettings
 
 OWNED_BY_PREFOPT = {
     "train_batch_size": "train.batch_size",
@@ -33,6 +33,8 @@ def check(run: RunSettings) -> None:
     needs = make_loss(run.loss).needs
     _check_model(run, needs)
     _check_data(run)
+    _check_pairs(run, needs)
+    _check_margins(run, needs)
     _check_numbers(run)
     _check_evaluation(run, needs)
     _check_deepspeed(run, needs)
@@ -84,6 +86,43 @@ def _check_data(run: RunSettings) -> None:
     _require(0 <= data.max_drop_fraction <= 1, "data.max_drop_fraction", data.max_drop_fraction, "in [0, 1]")
     workers = data.num_workers
     _require(workers is None or workers >= 1, "data.num_workers", workers, "1 or more, or null")
+
+
+def _check_pairs(run: RunSettings, needs: frozenset[str]) -> None:
+    """Which pairs are made of a ranking matters to pairs, and to labels that are made of them."""
+    data = run.data
+    _require(data.min_score_gap >= 0, "data.min_score_gap", data.min_score_gap, "0 or more")
+    if needs & {"pairs", "labels"}:
+        return
+    usual = DataSettings()
+    for key in ("pairs", "min_score_gap"):
+        value = getattr(data, key)
+        if value != getattr(usual, key):
+            raise UserError(
+                f"data.{key}={value} has no effect: loss={run.loss['name']} learns from no pairs",
+                "leave it out, or choose a loss that needs pairs (dpo)",
+            )
+
+
+def _check_margins(run: RunSettings, needs: frozenset[str]) -> None:
+    if run.data.margins and "margins" not in needs:
+        raise UserError(
+            f"data.margins has no effect: loss={run.loss['name']} weighs no other objectives",
+            "leave it out, or choose a loss that needs margins (modpo)",
+        )
+    usual = MarginSettings()
+    for number, margin in enumerate(run.data.margins):
+        where = f"data.margins.{number}"
+        wanted = {"column": ("name",), "length": (), "implicit": ("path", "beta"), "reward": ("path",)}[margin.kind]
+        for key in ("name", "path", "beta"):
+            value = getattr(margin, key)
+            if key not in wanted and value != getattr(usual, key):
+                raise UserError(f"{where}.{key} has no effect: kind {margin.kind} takes no {key}", "leave it out")
+            if key in wanted and value in (None, ""):
+                raise UserError(f"{where}.{key} is not set", f"{where} of kind {margin.kind} needs it")
+        _require(margin.beta > 0, f"{where}.beta", margin.beta, "above 0")
+        if margin.path is not None:
+            check_model(f"{where}.path", margin.path)
 
 
 def _sources(run: RunSettings) -> Iterator[tuple[str, SourceSettings]]:

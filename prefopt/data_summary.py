@@ -16,7 +16,9 @@ def data_lines(report: dict[str, Any], settings: DataSettings) -> list[str]:
     named = [source.path for source in (*settings.train, *settings.eval.values())]
     for path, source in zip(named, report["sources"], strict=True):
         kept = f"{source['kept']} of {source['read']} rows"
-        lines.append(f"{source['set']}: {kept} of {path} (format {source['format']}){_left_out(source)}")
+        lines.append(
+            f"{source['set']}: {kept} of {path} (format {source['format']}){_left_out(source)}{_labels(source)}"
+        )
         lines += [f"  {sentence}" for sentence in source["conversions"]]
     sets = [f"{name} {one['rows']} rows, {one['pairs']} pairs" for name, one in report["sets"].items()]
     lines.append("sets: " + "; ".join(sets))
@@ -35,6 +37,13 @@ def _left_out(source: dict[str, Any]) -> str:
     reasons = ", ".join(f"{reason} ({rows['count']})" for reason, rows in source["dropped"].items())
     cut = source["truncated"]["prompts"] + source["truncated"]["responses"]
     return (f"; left out: {reasons}" if reasons else "") + (f"; cut: {cut}" if cut else "")
+
+
+def _labels(source: dict[str, Any]) -> str:
+    labels = source.get("labels")
+    return (
+        "" if labels is None else f"; {labels['desirable']} desirable and {labels['undesirable']} undesirable responses"
+    )
 
 
 def _quantiles(lengths: dict[str, int] | None) -> str:

@@ -48,12 +48,14 @@ class Example:
     candidates: the responses, in the order of the file.
     is_chat: True where the row was a conversation; False for plain text, which no template touches
         (then `prompt` is a single message whose content is the prompt).
+    target: a response that is there to be imitated beside the candidates (column y_ref), or None.
     """
 
     id: str
     prompt: tuple[Message, ...]
     candidates: tuple[Candidate, ...]
     is_chat: bool = True
+    target: str | None = None
 
 
 def example_to_json(example: Example) -> str:
@@ -68,7 +70,8 @@ def example_from_json(line: str) -> Example:
         Candidate(**{**c, "margins": tuple(c["margins"]) if c["margins"] is not None else None})
         for c in raw["candidates"]
     )
-    return Example(raw["id"], tuple(Message(**m) for m in raw["prompt"]), candidates, raw["is_chat"])
+    prompt = tuple(Message(**m) for m in raw["prompt"])
+    return Example(raw["id"], prompt, candidates, raw["is_chat"], raw.get("target"))
 
 
 def write_jsonl(path: str | Path, examples: Iterable[Example]) -> None:

@@ -44,6 +44,22 @@ class SourceSettings:
 
 
 @dataclass
+class MarginSettings:
+    """Where the rewards of one other objective come from, one number per response.
+
+    kind: `column` reads them from the data: columns NAME_chosen and NAME_rejected, or NAME, a list as long as the
+    responses. `length` counts the response's tokens. `implicit` is beta times the log-ratio of the model at `path` to
+    the reference. `reward` is what the reward model at `path` gives.
+    name: of a column. path: a model folder or hub name. beta: reward per nat, of `implicit`.
+    """
+
+    kind: str = one_of("column", "length", "implicit", "reward")
+    name: str | None = None
+    path: str | None = None
+    beta: float = 0.1
+
+
+@dataclass
 class DataSettings:
     """What is trained and judged on. Lengths are in tokens."""
 
@@ -55,7 +71,9 @@ class DataSettings:
     too_long: str = one_of("drop", "truncate_prompt", "truncate_response", "error")
     chat_template: str | None = None
     eos: str = one_of("append", "keep")
-    pairs: str = one_of("best_vs_worst", "all")
+    pairs: str = one_of("best_vs_worst", "all", "adjacent", "random")
+    min_score_gap: float = 0.0
+    margins: list[MarginSettings] = field(default_factory=list)
     max_drop_fraction: float = 0.05
     num_workers: int | None = None
     cache_dir: str | None = None

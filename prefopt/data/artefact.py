@@ -1,6 +1,6 @@
 """Encoded rows on disk: found again by content, written whole or not at all.
 
-CACHE/encoded/KEY/rows.arrow      the rows (`encode.SCHEMA`), memory-mapped by `datasets`
+CACHE/encoded/KEY/rows.arrow      the rows (`schema.SCHEMA`), memory-mapped by `datasets`
                   left_out.jsonl  the rows left out
                   manifest.json   what was read, and the sha256 of the two files; written last
 """
@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from prefopt.data.encode import SCHEMA, Chunk
 from prefopt.data.files import digest_of
+from prefopt.data.schema import SCHEMA, Chunk
 from prefopt.errors import RunError
 
 if TYPE_CHECKING:
     import datasets
 
 # Raise it whenever the same rows and settings would give other ids, columns or accounts.
-CODE_VERSION = 2
+CODE_VERSION = 3
 
 _ROWS, _LEFT_OUT, _MANIFEST = "rows.arrow", "left_out.jsonl", "manifest.json"
 

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefopt.data.artefact import Artefact, find_artefact, key_of, write_artefact
-from prefopt.data.encode import Chunk, Encoder
+from prefopt.data.encode import Encoder
 from prefopt.data.fit import Limits
-from prefopt.data.formats import Recognised, recognise
+from prefopt.data.formats import recognise
 from prefopt.data.load import limited, open_source
+from prefopt.data.needs import DATA_NEEDS, check_needs, margin_names
+from prefopt.data.pairing import Pairing
+from prefopt.data.recognised import Recognised
 from prefopt.data.rows import Row
-from prefopt.data.select import DATA_NEEDS
+from prefopt.data.schema import Chunk
 from prefopt.data.tokenizer import tokenizer_fingerprint
 from prefopt.errors import RunError, UserError
 from prefopt.settings import DataSettings, SourceSettings
@@ -64,7 +67,7 @@ def build_source(
     if not first:
         raise UserError(f"{source.path}: no rows in it")
     recognised = recognise(first, source.format, source.path)
-    _check_needs(source, recognised, needs)
+    check_needs(source, recognised, needs, settings)
     encoder = _encoder(settings, tokenizer, recognised, needs)
     key = key_of(
         {
@@ -83,8 +86,11 @@ def build_source(
         "label": opened.label,
         "format": recognised.format.name,
         "columns": sorted(recognised.columns),
-        "columns_unused": recognised.columns_unused,
+        "columns_unused": recognised.columns_unused(encoder.needs, encoder.margins),
         "has_prompt_column": "prompt" in recognised.columns,
+        "holds": recognised.format.holds,
+        "has_scores": recognised.gives("scores", needs),
+        "labels_by_score": recognised.labels_by_score,
     }
     chunks = _encode_all(encoder, chain(first, rows), settings.num_workers)
     return Built(source, write_artefact(cache_dir, key, facts, chunks), False)
@@ -94,16 +100,12 @@ def _encoder(
     settings: DataSettings, tokenizer: PreTrainedTokenizerBase, recognised: Recognised, needs: frozenset[str]
 ) -> Encoder:
     limits = Limits(settings.max_length, settings.max_prompt_length, settings.too_long)
-    return Encoder(tokenizer, recognised, needs & DATA_NEEDS, settings.pairs, settings.eos, limits)
-
-
-def _check_needs(source: SourceSettings, recognised: Recognised, needs: frozenset[str]) -> None:
-    for need in sorted(needs & DATA_NEEDS):
-        if need not in recognised.format.gives:
-            raise UserError(
-                f"{source.path}: the method needs {need}, which rows of format {recognised.format.name} do not have",
-                f"columns seen: {', '.join(sorted(recognised.columns))}; use other data or another loss",
-            )
+    wanted = needs & DATA_NEEDS
+    columns = margin_names(settings)
+    if settings.margins and not columns:
+        wanted -= {"margins"}  # models and lengths give them all, later
+    pairing = Pairing(settings.pairs, settings.min_score_gap) if wanted & {"pairs", "labels"} else Pairing()
+    return Encoder(tokenizer, recognised, wanted, pairing, settings.eos, limits, columns)
 
 
 def _encode_all(encoder: Encoder, rows: Iterator[Row], num_workers: int | None) -> Iterator[Chunk]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from prefopt.data.artefact import Artefact, open_artefact
 from prefopt.data.build import Built, build_source
@@ -72,6 +73,7 @@ def prepare(
         for name, sources in named.items()
     }
     left_out = _left_out({name: [(b.source.path, b.artefact) for b in ones] for name, ones in built.items()})
+    _check_margins(built)
     any_kept = any(one.artefact.facts["kept"] for one in built["train"])
     # Without a row there is nothing to split, and the account below says why.
     sets = _sets(_placed(built), settings.eval_size if any_kept else 0.0)
@@ -131,6 +133,18 @@ def _check(settings: DataSettings) -> None:
             raise UserError(f"data.eval.{name}: this name is taken by {taken[name]}", "call the eval set otherwise")
 
 
+def _check_margins(built: Mapping[str, Sequence[Built]]) -> None:
+    """Raises: UserError where rows differ in how many rewards of other objectives they have: a batch has columns."""
+    found: dict[int, str] = {}
+    for one in (one for ones in built.values() for one in ones):
+        stored = one.artefact.rows.data.column("margins")
+        for count in pc.unique(pc.list_value_length(pc.list_flatten(stored))).to_pylist():
+            found.setdefault(count, one.source.path)
+    if len(found) > 1:
+        counts = ", ".join(f"{count} in {path}" for count, path in sorted(found.items()))
+        raise UserError(f"rows differ in how many margins a response has: {counts}", "give every row the same number")
+
+
 def _labels(paths: Sequence[str]) -> dict[str, str | None]:
     """The names that rows carry, by path: None for the usual one, or the whole path where two files share a name."""
     names = [Path(path).name for path in set(paths)]
@@ -185,6 +199,10 @@ def _about(
         },
         "settings": {
             key: getattr(settings, key)
-            for key in ("max_length", "max_prompt_length", "too_long", "eos", "pairs", "eval_size", "max_drop_fraction")
-        },
+            for key in (
+                *("max_length", "max_prompt_length", "too_long", "eos", "pairs", "min_score_gap"),
+                *("eval_size", "max_drop_fraction"),
+            )
+        }
+        | {"margins": [asdict(margin) for margin in settings.margins]},
     }

@@ -12,51 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from prefopt.data.fit import Limits
-from prefopt.data.formats import Recognised
+from prefopt.data.pairing import Pairing
+from prefopt.data.recognised import Recognised
 from prefopt.data.render import Rendered, Renderer
 from prefopt.data.rows import Row, Unusable
-from prefopt.data.select import Selected, select
+from prefopt.data.schema import SCHEMA, Chunk
+from prefopt.data.select import LabelledBy, Selected, select
 from prefopt.data.tokenizer import special_prefix
+from prefopt.data.verdicts import judged, words_of
 from prefopt.errors import UserError
 from prefopt.records import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_IDS = pa.list_(pa.int32())
-SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "row": pa.int64(),  # line or place in the file, from 1
-        "prompt": _IDS,
-        "responses": pa.list_(_IDS),
-        "pairs": _IDS,  # chosen, rejected, chosen, rejected ...
-        "best": pa.int32(),
-        "labels": pa.list_(pa.bool_()),
-        "margins": pa.list_(pa.list_(pa.float64())),
-        "prompt_hash": pa.uint64(),  # of the prompt's words, whatever the template
-        "prompt_text": pa.string(),  # as rendered, before any cut
-        "chosen_text": pa.string(),  # the best response, as in the file
-        # What the report counts, per row.
-        "num_unused": pa.int32(),  # responses of the file that the method does not use
-        "num_identical": pa.int32(),  # pairs dropped because both texts are the same
-        "num_moved": pa.int32(),  # responses whose first token would have merged with the prompt's last
-        "num_glued": pa.int32(),  # plain responses that continue the prompt's last word or sentence without white space
-        "num_eos": pa.int32(),  # responses that end in EOS
-        "num_eos_lost": pa.int32(),  # responses that were cut at their end
-        "prompt_cut": pa.bool_(),
-        "num_bos": pa.int32(),  # in the prompt and the response with most of them
-        "num_special": pa.int32(),  # texts that spell a special token
-        "num_unknown": pa.int32(),  # tokens for text that the tokenizer cannot write
-    }
-)
-
-
-class Chunk(NamedTuple):
-    """Encoded rows, and the rows left out: {row, id, reason, detail}."""
-
-    kept: pa.RecordBatch
-    left_out: list[dict[str, Any]]
 
 
 class _Draft(NamedTuple):
@@ -72,15 +40,25 @@ class _Draft(NamedTuple):
 class Encoder:
     """Everything that decides the token ids of a source's rows; goes to worker processes as it is.
 
-    eos: "append" closes every whole response with EOS, "keep" takes what the template wrote.
+    eos: "append" closes every whole response with EOS, "keep" takes what the template wrote. margins: names of columns,
+    as `Recognised.example` takes them.
     """
 
     tokenizer: PreTrainedTokenizerBase
     recognised: Recognised
     needs: frozenset[str]
-    pairs: str
+    pairing: Pairing
     eos: str
     limits: Limits
+    margins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for need, other in (("verdicts", "labels"), ("comparisons", "pairs")):
+            if need in self.needs and other not in self.needs:
+                raise ValueError(f"a method that needs {need} needs {other} too")
+        for need in ("labels", "comparisons"):
+            if {need, "targets"} <= self.needs:
+                raise ValueError(f"a method cannot need targets and {need}: a target has no label and no pair")
 
     def options(self) -> dict[str, Any]:
         """The part of it that is neither tokenizer nor template, as JSON."""
@@ -88,7 +66,8 @@ class Encoder:
             "format": self.recognised.format.name,
             "columns": sorted(self.recognised.columns),
             "needs": sorted(self.needs),
-            "pairs": self.pairs,
+            "pairing": asdict(self.pairing),
+            "margins": self.margins,
             "eos": self.eos,
             **asdict(self.limits),
         }
@@ -121,8 +100,8 @@ class Encoder:
         return Chunk(pa.RecordBatch.from_pylist(kept, schema=SCHEMA), left_out)
 
     def _draft(self, row: Row) -> _Draft:
-        example = self.recognised.example(row)
-        selected = select(example, self.needs, self.pairs)
+        example = self.recognised.example(row, self.needs, self.margins)
+        selected = judged(select(example, self.needs, self.pairing), self.needs)
         return _Draft(row, example, selected, self._renderer(example, selected.candidates))
 
     def _token_ids(self, drafts: list[_Draft]) -> list[tuple[list[int], list[list[int]], int]]:
@@ -176,11 +155,19 @@ class Encoder:
         if bos is not None and prompt[:2] == [bos, bos]:
             raise Unusable("two BOS", "the text of the prompt begins with the BOS that the template writes")
         closed = [self._closed(response, draft.row.id) for response in responses]
-        fitted = self.limits.fit(prompt, closed, bos, draft.row.id)
-        pairs = [(w, r) for w, r in selected.pairs if fitted.responses[w] != fitted.responses[r]]
+        whole = [ids + verdict for ids, verdict in zip(closed, self._verdicts(selected), strict=True)]
+        fitted = self.limits.fit(prompt, whole, bos, draft.row.id)
+        said = fitted.responses
+        if selected.verdicts is not None:
+            said = closed
+            if fitted.num_eos_lost:
+                longest = f"prompt {len(prompt)} + longest response and verdict {max(map(len, whole))} tokens"
+                raise Unusable("verdict does not fit", f"{longest}, max_length {self.limits.max_length}")
+        pairs = [(w, r) for w, r in selected.pairs if said[w] != said[r]]
         if selected.pairs and not pairs:
             same = "after rendering" if fitted.num_eos_lost == 0 else "after the cut to max_length"
             raise Unusable("chosen equals rejected", same)
+        labelled_by_pair = selected.labelled_by is LabelledBy.PAIR
         texts = [message.content for message in draft.example.prompt] + [c.text for c in selected.candidates]
         return {
             "id": draft.row.id,
@@ -190,21 +177,52 @@ class Encoder:
             "pairs": [place for pair in pairs for place in pair],
             "best": selected.best,
             "labels": selected.labels,
+            "scores": selected.scores,
             "margins": selected.margins,
+            "target": selected.target,
+            "given": None if selected.verdicts is None else [len(ids) for ids in closed],
             "prompt_hash": _hash(draft.example),
             "prompt_text": draft.rendered.prompt,
-            "chosen_text": selected.candidates[selected.best].text,
-            "num_unused": len(draft.example.candidates) - len(selected.candidates),
+            "chosen_text": selected.best_text,
+            "num_unused": selected.num_unused,
+            "num_added": selected.num_added,
+            "num_compared": len(selected.candidates) // 2 if "comparisons" in self.needs else 0,
+            "is_paired_ranking": (labelled_by_pair or "pairs" in self.needs) and len(draft.example.candidates) > 2,
             "num_identical": selected.num_identical + len(selected.pairs) - len(pairs),
+            "num_close": selected.num_close,
+            "num_desirable": sum(selected.labels or ()),
+            "labelled_by_pair": labelled_by_pair,
+            "is_demonstration": selected.labelled_by is LabelledBy.DEMONSTRATION,
             "num_moved": num_moved,
             "num_glued": 0 if draft.example.is_chat else _num_glued(draft.rendered),
-            "num_eos": sum(response[-1] == eos for response in fitted.responses),
+            "num_eos": sum(response[-1] == eos for response in said),
             "num_eos_lost": fitted.num_eos_lost,
             "prompt_cut": fitted.prompt_cut,
             "num_bos": self._num_bos(fitted.prompt, fitted.responses),
             "num_special": sum(self._spelled.search(text) is not None for text in texts) if self._spelled else 0,
             "num_unknown": self._num_unknown(fitted.prompt, fitted.responses),
         }
+
+    def _verdicts(self, selected: Selected) -> list[list[int]]:
+        """The ids that follow each response."""
+        if selected.verdicts is None:
+            return [[] for _ in selected.candidates]
+        return [self._verdict_ids[word] for word in selected.verdicts]
+
+    @cached_property
+    def _verdict_ids(self) -> dict[str, list[int]]:
+        """The ids of each verdict, the same wherever it stands. Raises: UserError where the tokenizer lacks them."""
+        *_, unknown = self._special_ids
+        words = list(words_of(self.needs))
+        found = dict(zip(words, self._tokenise(words), strict=True))
+        for word, ids in found.items():
+            if not ids or unknown in ids:
+                gives = "an unknown token" if ids else "no id"
+                raise UserError(
+                    f"the tokenizer cannot write the verdict {word!r}: it gives {gives}",
+                    "use a model with another tokenizer, or another loss",
+                )
+        return found
 
     def _closed(self, response: list[int], row: str) -> list[int]:
         """The response with its EOS: never two, and none added where `eos` is keep."""

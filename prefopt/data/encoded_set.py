@@ -79,6 +79,7 @@ class EncodedSet(Sequence[Encoded]):
     def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
+        """Rows as token ids. A target that is none of the file's responses is the last one, scored 0.0."""
         place = range(len(self))[index]  # IndexError beyond the ends
         row = self._row(place)
         pairs = row["pairs"]
@@ -90,7 +91,10 @@ class EncodedSet(Sequence[Encoded]):
             pairs=list(zip(pairs[::2], pairs[1::2])),
             best=row["best"],
             labels=row["labels"],
+            scores=row["scores"],
             margins=row["margins"],
+            target=row["target"],
+            given=row["given"],
         )
 
     def prompt_text(self, index: int) -> str:

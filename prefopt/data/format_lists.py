@@ -39,8 +39,11 @@ def read_ranked(row: Values, columns: Columns) -> Parsed:
 
 
 def read_labels(row: Values, columns: Columns) -> Parsed:
-    """One response and whether it is desirable: prompt and completion, or messages that end with the answer."""
-    label = as_flag(present(row, "label"), "label")
+    """One response and whether it is desirable: prompt and completion, or messages that end with the answer.
+
+    There is no label where `columns` lack it: the file's, or those that are to be read of this row.
+    """
+    label = as_flag(present(row, "label"), "label") if "label" in columns else None
     prompt, response, is_chat = _prompt_and_response(row, columns)
     return Parsed(prompt, (Candidate(response, label=label),), is_chat)
 

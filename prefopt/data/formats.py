@@ -2,21 +2,26 @@
 
 | format | columns |
 |---|---|
-| examples | prompt (messages), candidates [{text, score, label, margins}], is_chat: our own records |
+| examples | prompt (messages), candidates [{text, score, label, margins}], is_chat, target: our own records |
 | ranked | prompt, responses or candidates or completions, and scores (or rank: 0 is best) |
 | labels | prompt, completion (or response), label; or messages, label |
 | sharegpt | conversations [{from, value}], chosen, rejected |
 | hh | chosen, rejected: whole dialogues in one string, beginning "\\n\\nHuman:" |
 | trl | chosen, rejected, perhaps prompt, score_chosen, score_rejected; strings or conversations |
 | sft | prompt, completion (or response); instruction, input, output; or messages |
+
+Where the method asks for them, more columns are read: `y_ref` beside pairs and lists, a response to imitate; `score`
+beside one response; `margin` of TRL's pairs; the columns that `data.margins` names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from prefopt.data.extras import (
+    Holds,
+)
 from prefopt.data.format_lists import (
     CONVERSATIONS,
     RANKS,
@@ -28,47 +33,12 @@ from prefopt.data.format_lists import (
     read_sft,
 )
 from prefopt.data.format_pairs import Columns, Parsed, Values, read_hh, read_sharegpt, read_trl
+from prefopt.data.recognised import SCORES, Format, Recognised
 from prefopt.data.rows import Row
 from prefopt.errors import UserError, did_you_mean
-from prefopt.records import Example
 
 # Columns that hold (part of) a prompt in files of other tools: `trl` has no use for them and must not take such a file.
 _OTHER_PROMPTS = frozenset({"question", "instruction", "input", "query"})
-
-
-@dataclass(frozen=True)
-class Format:
-    """One way to write rows.
-
-    name: what `format:` says. shape: its columns, for messages. gives: which needs of a method it can serve.
-    matches: whether a file with these columns and sample values is one. read: a row's values -> `Parsed`.
-    uses: every column it may look at.
-    """
-
-    name: str
-    shape: str
-    gives: frozenset[str]
-    matches: Callable[[Mapping[str, Any]], bool]
-    read: Callable[[Values, Columns], Parsed]
-    uses: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Recognised:
-    """A format found in a file: `columns` are the file's, from its first rows."""
-
-    format: Format
-    columns: Columns = field(default_factory=frozenset)
-
-    @property
-    def columns_unused(self) -> list[str]:
-        """Columns that are not looked at."""
-        return sorted(self.columns - self.format.uses)
-
-    def example(self, row: Row) -> Example:
-        """The row as text. Raises: Unusable where it does not fit the format."""
-        parsed = self.format.read(row.value, self.columns)
-        return Example(row.id, parsed.prompt, parsed.candidates, parsed.is_chat)
 
 
 def _is_examples(seen: Mapping[str, Any]) -> bool:
@@ -109,31 +79,50 @@ def _has_one_response(seen: Mapping[str, Any]) -> bool:
 
 
 def _format(
-    name: str, shape: str, gives: str, matches: Callable[[Mapping[str, Any]], bool], read: Any, *uses: str
+    name: str,
+    shape: str,
+    holds: Holds,
+    gives: str,
+    extras: dict[str, str],
+    matches: Callable[[Mapping[str, Any]], bool],
+    read: Callable[[Values, Columns], Parsed],
+    *uses: str,
 ) -> Format:
-    return Format(name, shape, frozenset(gives.split()), matches, read, frozenset(uses))
+    """extras: columns in one string, alternatives divided by "|"."""
+    split = {need: tuple(frozenset(s.split()) for s in columns.split("|")) for need, columns in extras.items()}
+    return Format(name, shape, holds, frozenset(gives.split()), split, matches, read, frozenset(uses))
+
+
+def _scores(columns: str) -> dict[str, str]:
+    return dict.fromkeys(sorted(SCORES), columns)
 
 
 _ONE = ("prompt", *RESPONSES, *CONVERSATIONS)
+_TARGET = {"targets": "y_ref"}
 
 # In the order in which they are tried: the more particular first.
 FORMATS = {
     f.name: f
     for f in (
-        _format("examples", "prompt, candidates [{text, score, label}], is_chat", "pairs ranking labels margins",
-                _is_examples, read_examples, "prompt", "candidates", "is_chat", "id"),
-        _format("ranked", "prompt, responses, scores (or rank)", "pairs ranking labels",
+        _format("examples", "prompt, candidates [{text, score, label}], is_chat", "list", "pairs ranking labels",
+                {**_scores("candidates.score"), "margins": "candidates.margins", "targets": "target"},
+                _is_examples, read_examples, "prompt", "candidates", "is_chat", "id", "target"),
+        _format("ranked", "prompt, responses, scores (or rank)", "list", "pairs ranking labels",
+                {**_scores("scores"), **_TARGET},
                 _is_ranked, read_ranked, "prompt", "scores", *RESPONSE_LISTS, *RANKS),
-        _format("labels", "prompt, completion, label; or messages, label", "labels",
+        _format("labels", "prompt, completion, label; or messages, label", "one", "",
+                {"labels": "label|score", **_scores("score")},
                 _is_labels, read_labels, "label", *_ONE),
-        _format("sharegpt", "conversations, chosen, rejected", "pairs ranking labels",
+        _format("sharegpt", "conversations, chosen, rejected", "pair", "pairs ranking labels", _TARGET,
                 _is_sharegpt, read_sharegpt, "conversations", "chosen", "rejected", "system"),
-        _format("hh", "chosen, rejected beginning with a Human turn", "pairs ranking labels",
+        _format("hh", "chosen, rejected beginning with a Human turn", "pair", "pairs ranking labels", _TARGET,
                 _is_hh, read_hh, "chosen", "rejected"),
-        _format("trl", "prompt (or none), chosen, rejected", "pairs ranking labels",
+        _format("trl", "prompt (or none), chosen, rejected", "pair", "pairs ranking labels",
+                {**_scores("score_chosen score_rejected"), "margins": "margin", **_TARGET},
                 _is_trl, read_trl, "prompt", "chosen", "rejected", "chosen_messages", "rejected_messages",
                 "score_chosen", "score_rejected"),
-        _format("sft", "prompt, completion; instruction, input, output; or messages", "",
+        _format("sft", "prompt, completion; instruction, input, output; or messages", "one", "",
+                {"labels": "score", **_scores("score")},
                 _is_sft, read_sft, "instruction", "input", "output", "system", "history", *_ONE),
     )
 }  # fmt: skip
@@ -151,16 +140,26 @@ def recognise(rows: Sequence[Row], name: str, label: str) -> Recognised:
         for column, value in row.value.items():
             if seen.get(column) is None:
                 seen[column] = value
+    filled = {column for column, value in seen.items() if value is not None} | set(_of_candidates(rows))
     if name != "auto":
         if name not in FORMATS:
             raise UserError(f"format: there is no format {name!r}", did_you_mean(name, (*FORMATS, "auto")))
-        return Recognised(FORMATS[name], frozenset(seen))
+        return Recognised(FORMATS[name], frozenset(seen), frozenset(filled))
     for known in FORMATS.values():
         if known.matches(seen):
-            return Recognised(known, frozenset(seen))
+            return Recognised(known, frozenset(seen), frozenset(filled))
     shapes = "; ".join(f"{f.name} ({f.shape})" for f in FORMATS.values())
     columns = ", ".join(str(column) for column in seen) or "none"
     raise UserError(
         f"{label}: its columns ({columns}) fit no format that prefopt knows",
         f"rename columns, or set format to one of: {shapes}",
     )
+
+
+def _of_candidates(rows: Sequence[Row]) -> Iterator[str]:
+    """What the candidates of our own records hold, as "candidates.score"."""
+    for row in rows:
+        candidates = row.value.get("candidates")
+        for candidate in candidates if isinstance(candidates, list) else ():
+            if isinstance(candidate, Mapping):
+                yield from (f"candidates.{key}" for key, value in candidate.items() if value is not None)

@@ -28,7 +28,7 @@ class Renderer:
     tokenizer: PreTrainedTokenizerBase
 
     def __call__(self, example: Example, candidates: tuple[Candidate, ...]) -> Rendered:
-        """The text of `example`'s prompt and of these of its responses.
+        """The text of `example`'s prompt and of these responses.
 
         Raises: UserError for a conversation where there is no template; Unusable where the template refuses it.
         """

@@ -9,6 +9,7 @@ import numpy as np
 
 from prefopt.data.artefact import Artefact
 from prefopt.data.build import Built
+from prefopt.data.conversions import conversions
 from prefopt.data.encoded_set import EncodedSet, Part
 from prefopt.errors import UserError
 from prefopt.settings import DataSettings
@@ -42,7 +43,7 @@ def make_report(
     (tokenizer, template, fingerprint).
     """
     sources = [
-        {"set": name, **_about_source(one, settings, needs), **_account([_whole(one.artefact)], [one.artefact])}
+        {"set": name, **_about_source(one, settings, needs), **_account([one.artefact], needs)}
         for name, ones in built.items()
         for one in ones
     ]
@@ -53,7 +54,7 @@ def make_report(
         "from_cache": all(one.from_cache for ones in built.values() for one in ones),
         "sources": sources,
         "sets": {name: _about_set(name, rows, train_prompts) for name, rows in sets.items()},
-        "total": _account([_whole(a) for a in artefacts], artefacts),
+        "total": _account(artefacts, needs),
     }
 
 
@@ -92,26 +93,8 @@ def _about_source(one: Built, settings: DataSettings, needs: frozenset[str]) -> 
         "weight": one.source.weight,
         "limit": one.source.limit,
         "from_cache": one.from_cache,
-        "conversions": _conversions(one, settings, needs),
+        "conversions": conversions(one, settings, needs),
     }
-
-
-def _conversions(one: Built, settings: DataSettings, needs: frozenset[str]) -> list[str]:
-    """Where the method does not take the rows as they are, in words."""
-    facts = one.artefact.facts
-    unused, glued = (int(_whole(one.artefact).column(name).sum()) for name in ("num_unused", "num_glued"))
-    said = []
-    if glued:
-        said.append(f"{glued} responses follow their prompt without white space: plain rows are joined as they stand")
-    if facts["format"] == "trl" and not facts["has_prompt_column"]:
-        said.append("there is no prompt column: the prompt is what chosen and rejected share")
-    if "labels" in needs and facts["format"] not in ("labels", "examples"):
-        said.append("chosen responses are labelled desirable, rejected ones undesirable")
-    if unused and not needs & {"pairs", "ranking", "labels"}:
-        said.append(f"only the best response is imitated: {unused} rejected responses are not used by this method")
-    elif unused:
-        said.append(f"{unused} responses are in no pair ({settings.pairs}) and are not used")
-    return said
 
 
 def _about_set(name: str, rows: EncodedSet, train_prompts: np.ndarray) -> dict[str, Any]:
@@ -127,8 +110,9 @@ def _about_set(name: str, rows: EncodedSet, train_prompts: np.ndarray) -> dict[s
     return about
 
 
-def _account(parts: list[Part], artefacts: list[Artefact]) -> dict[str, Any]:
+def _account(artefacts: list[Artefact], needs: frozenset[str]) -> dict[str, Any]:
     """Counts over whole artefacts. Row numbers are given where there is one of them."""
+    parts = [_whole(artefact) for artefact in artefacts]
     rows = EncodedSet("", parts)
     left_out = _by_reason([row for artefact in artefacts for row in artefact.left_out()], named=len(artefacts) == 1)
 
@@ -147,6 +131,8 @@ def _account(parts: list[Part], artefacts: list[Artefact]) -> dict[str, Any]:
             "responses": int(column("num_eos_lost").sum()),
         },
         "identical_pairs": _count(left_out, "chosen equals rejected") + int(column("num_identical").sum()),
+        "close_pairs": _count(left_out, "score gap too small") + int(column("num_close").sum()),
+        **({"labels": _labels(column("num_desirable"), responses)} if "labels" in needs else {}),
         "empty_responses": _count(left_out, "empty response"),
         "duplicate_prompts": len(rows) - len(np.unique(rows.prompt_hashes)),
         "boundary_moved": int(column("num_moved").sum()),
@@ -158,6 +144,11 @@ def _account(parts: list[Part], artefacts: list[Artefact]) -> dict[str, Any]:
         "prompt_tokens": _quantiles(rows.prompt_lengths),
         "response_tokens": _quantiles(rows.response_lengths),
     }
+
+
+def _labels(desirable: np.ndarray, num_responses: int) -> dict[str, int]:
+    """How many responses are desirable, and how many are not."""
+    return {"desirable": int(desirable.sum()), "undesirable": num_responses - int(desirable.sum())}
 
 
 def _by_reason(left_out: list[dict[str, Any]], named: bool = True) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ _COUNTS = (
     ("pairs", "pairs"),
     ("responses", "responses"),
     ("identical_pairs", "identical pairs"),
+    ("close_pairs", "pairs of too close scores"),
     ("empty_responses", "empty responses"),
     ("duplicate_prompts", "repeated prompts"),
     ("boundary_moved", "boundaries moved"),
@@ -60,18 +61,28 @@ def show_row(rows: EncodedSet, place: int, tokenizer: PreTrainedTokenizerBase, c
         soft_wrap=True,
     )
     for number, response in enumerate(example.responses):
-        name = _name(example, number)
-        console.print(_marked(str(tokenizer.decode(response)), name, console), soft_wrap=True)
-        line = f"{name} ids ({len(response)}, all trained): {response}"
+        name, given = _name(example, number), 0 if example.given is None else example.given[number]
+        read, said = (str(tokenizer.decode(ids)) for ids in (response[:given], response[given:]))
+        console.print(_marked(said, name, console, read), soft_wrap=True)
+        trained = f"the last {len(response) - given}" if given else "all"
+        line = f"{name} ids ({len(response)}, {trained} trained): {response}"
         console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def _name(example: Encoded, number: int) -> str:
     """What a response is to the method."""
+    if number == example.target:
+        return f"{_judged(example, number)}, to imitate"
+    return _judged(example, number)
+
+
+def _judged(example: Encoded, number: int) -> str:
     if example.labels is not None:
         return "desirable" if example.labels[number] else "undesirable"
     if len(example.responses) == 1:
         return "response"
+    if example.given is not None:
+        return f"comparison {number + 1}"
     if len(example.pairs) == 1:
         return (
             "chosen" if number == example.pairs[0][0] else "rejected" if number == example.pairs[0][1] else "unpaired"
@@ -79,15 +90,15 @@ def _name(example: Encoded, number: int) -> str:
     return f"response {number + 1}" + (" (best)" if number == example.best else "")
 
 
-def _marked(words: str, trained_as: str | None, console: Console) -> Any:
-    """The text, in a style where it is trained; where there is no colour, in brackets."""
+def _marked(words: str, trained_as: str | None, console: Console, read: str = "") -> Any:
+    """The text, in a style where it is trained; where there is no colour, in brackets. read: what stands before it."""
     from rich.text import Text
 
     if trained_as is None:
         return Text(words)
     if console.color_system is None or console.no_color:
-        return Text(f"{trained_as}: [[{words}]]")
-    return Text.assemble((f"{trained_as}: ", "bold"), (words, "green" if trained_as != "rejected" else "red"))
+        return Text(f"{trained_as}: {read}[[{words}]]")
+    return Text.assemble((f"{trained_as}: ", "bold"), read, (words, "green" if trained_as != "rejected" else "red"))
 
 
 def _table(title: str, columns: list[str]) -> Table:
@@ -110,6 +121,9 @@ def _sources_table(report: dict[str, Any]) -> Table:
     table.add_row("format", *(account.get("format", "") for account in accounts))
     for key, words in _COUNTS:
         table.add_row(words, *(str(account[key]) for account in accounts))
+    if "labels" in report["total"]:
+        labels = ("{desirable}, {undesirable}".format(**account["labels"]) for account in accounts)
+        table.add_row("responses desirable, undesirable", *labels)
     table.add_row("prompts, responses cut", *("{prompts}, {responses}".format(**a["truncated"]) for a in accounts))
     table.add_row("BOS per row", *(_range(account["bos_per_row"]) for account in accounts))
     for key, words in (("prompt_tokens", "prompt tokens"), ("response_tokens", "response tokens")):

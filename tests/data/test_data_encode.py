@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from prefopt.data.encode import Encoder
 from prefopt.data.fit import Limits
 from prefopt.data.formats import recognise
+from prefopt.data.pairing import Pairing
 from prefopt.data.rows import Row
 from prefopt.data.tokenizer import builtin_templates, load_tokenizer, special_prefix, template_text
 from prefopt.errors import UserError
@@ -25,7 +26,7 @@ def encode(tokenizer, *values, needs=frozenset({"pairs"}), eos="append", limits=
     rows = [Row("f.jsonl", number, value) for number, value in enumerate(values, 1)]
     recognised = recognise(rows, "auto", "f.jsonl")
     limits = limits or Limits(4096, None, "drop")
-    chunk = Encoder(tokenizer, recognised, needs, "best_vs_worst", eos, limits).encode(rows)
+    chunk = Encoder(tokenizer, recognised, needs, Pairing(), eos, limits).encode(rows)
     return chunk.kept.to_pylist(), chunk.left_out
 
 

@@ -199,7 +199,7 @@ def test_columns_seen_only_in_later_rows_count():
     rows = [Row("f", 1, {"prompt": "p", "chosen": "c"}), Row("f", 2, {"prompt": "p", "rejected": "r", "extra": 1})]
     found = recognise(rows, "auto", "f")
     assert found.format.name == "trl"
-    assert found.columns_unused == ["extra"]
+    assert found.columns_unused() == ["extra"]
 
 
 @pytest.mark.parametrize(

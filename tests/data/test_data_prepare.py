@@ -133,7 +133,7 @@ def test_imitation_encodes_only_the_best_response_and_says_so(made, jsonl):
 
 @pytest.mark.parametrize("row", [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "b", "label": True}])
 def test_a_method_that_needs_pairs_refuses_data_without_any(made, jsonl, row, tmp_path):
-    with pytest.raises(UserError, match=r"the method needs pairs, which rows of format (sft|labels) do not have"):
+    with pytest.raises(UserError, match=r"the method needs pairs, which these rows of format (sft|labels) do not have"):
         made(train=sources(jsonl([row])))
     assert not (tmp_path / "cache").exists()
 
