@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -27,35 +27,6 @@ class Unit(StrEnum):
     DESIRABLE_TOKEN = "desirable_token"  # tokens of responses whose label is true
     PAIR = "pair"
     EXAMPLE = "example"
-
-
-NEEDS = {
-    # of the data
-    "pairs": "(chosen, rejected) pairs",
-    "ranking": "every response of a prompt, with scores of which at least two differ",
-    "labels": "responses marked desirable or not",
-    "demonstrations": "with labels: a row without one is taken for desirable",
-    "scores": "a score for each response",
-    "probabilities": "scores that are probabilities of winning, in [0, 1]",
-    "margins": "rewards of other objectives, the same number for each response",
-    "targets": "a response to imitate beside the others (column y_ref)",
-    "verdicts": 'each response followed by "Good" or "Bad", which alone is predicted',
-    "comparisons": 'each pair in both orders followed by "A" or "B", which alone is predicted',
-    # of the model and the step
-    "reference": "reference log-probabilities, scored once and kept",
-    "reference_tokens": "the same for every token",
-    "forward_kl": "KL(reference || policy) at each response token, from a live reference",
-    "reverse_kl": "KL(policy || reference) at each response token, from a live reference",
-    "collision": "log sum of squared probabilities at each response token",
-    "kl": "mean log-ratio of responses to other prompts, over the whole step",
-    "step": "what the loss observes in every response of the whole step, by a first pass without gradients",
-    "rewards": "a scalar head instead of the LM head",
-    "prompt_logps": "log-probabilities of the prompt's tokens",
-}
-"""What a method can ask for, and what that is."""
-
-LIVE = frozenset({"forward_kl", "reverse_kl"})
-"""Needs that a column cannot serve: whole distributions of a live reference."""
 
 
 @dataclass(frozen=True)
@@ -331,10 +302,28 @@ class Loss(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it asks of data and model, drawn from `NEEDS`."""
+        """What it asks of data and model, drawn from `prefopt.needs.NEEDS`."""
 
     def __call__(self, responses: Responses) -> LossOutput:
         """The terms for these responses."""
+
+
+@runtime_checkable
+class WeighsMargins(Protocol):
+    """A method for which the data must have a certain number of margins."""
+
+    @property
+    def num_margins(self) -> int:
+        """How many margins each response must have; 0 where none is used."""
+
+
+@runtime_checkable
+class HasNotes(Protocol):
+    """A method that has something to say of its settings."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should be told of these settings, a sentence each."""
 
 
 class CoupledLoss(Loss, Protocol):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from prefopt.batch import LIVE
+from prefopt.batch import WeighsMargins
 from prefopt.errors import UserError
 from prefopt.losses import make_loss
+from prefopt.model.files import ADAPTER_CONFIG
 from prefopt.model_check import check_model, check_tokenizer
+from prefopt.needs import LIVE
 from prefopt.settings import DataSettings, MarginSettings, RunSettings, SourceSettings
 
 OWNED_BY_PREFOPT = {
@@ -30,11 +34,14 @@ def check(run: RunSettings) -> None:
 
     Raises: UserError naming the key; the first one found.
     """
-    needs = make_loss(run.loss).needs
+    loss = make_loss(run.loss)
+    needs = loss.needs
     _check_model(run, needs)
     _check_data(run)
     _check_pairs(run, needs)
     _check_margins(run, needs)
+    if isinstance(loss, WeighsMargins) and run.data.margins:
+        check_num_margins(run, loss.num_margins, len(run.data.margins), "data.margins names")
     _check_numbers(run)
     _check_evaluation(run, needs)
     _check_deepspeed(run, needs)
@@ -104,6 +111,18 @@ def _check_pairs(run: RunSettings, needs: frozenset[str]) -> None:
             )
 
 
+def check_num_margins(run: RunSettings, wanted: int, found: int, who: str) -> None:
+    """Refuse another number of margins than the method weighs.
+
+    Raises: UserError naming both numbers. who: what has `found` of them, with its verb.
+    """
+    if found != wanted:
+        raise UserError(
+            f"loss={run.loss['name']} weighs {wanted} margins, {who} {found}",
+            "one for each other objective; for modpo loss.weights has one number more",
+        )
+
+
 def _check_margins(run: RunSettings, needs: frozenset[str]) -> None:
     if run.data.margins and "margins" not in needs:
         raise UserError(
@@ -122,7 +141,19 @@ def _check_margins(run: RunSettings, needs: frozenset[str]) -> None:
                 raise UserError(f"{where}.{key} is not set", f"{where} of kind {margin.kind} needs it")
         _require(margin.beta > 0, f"{where}.beta", margin.beta, "above 0")
         if margin.path is not None:
-            check_model(f"{where}.path", margin.path)
+            _check_margin_model(f"{where}.path", margin.path)
+
+
+def _check_margin_model(key: str, path: str) -> None:
+    """A margin model is a whole model, or adapters that name the model they belong to."""
+    adapters = Path(path).expanduser() / ADAPTER_CONFIG
+    if not adapters.is_file():
+        check_model(key, path)
+        return
+    base = json.loads(adapters.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"{key}: {adapters} does not name the model that the adapters belong to")
+    check_model(key, base)
 
 
 def _sources(run: RunSettings) -> Iterator[tuple[str, SourceSettings]]:

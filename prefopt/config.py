@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from prefopt.batch import HasNotes
 from prefopt.errors import UserError
 from prefopt.losses import loss_class, make_loss
 from prefopt.merge import Merged, check_choices, leaves, merge_files, origin_of, set_by
@@ -83,6 +84,9 @@ def compose_with_origins(overrides: list[str], config_dir: Path | None = None) -
         run = replace(run, loss=_typed_loss(run.loss))
     except SettingsError as error:
         raise _with_origin(error, merged.origins) from None
+    loss = make_loss(run.loss)
+    if isinstance(loss, HasNotes):
+        merged.notes.extend(f"loss={run.loss['name']}: {note}" for note in loss.notes)
     run = _without_samples(run, merged)
     run, derived = _name_and_dir(run, merged)
     origins = {key: derived.get(key) or set_by(key, merged.origins) for key, _ in leaves(asdict(run))}

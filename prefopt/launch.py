@@ -15,7 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefopt.batch import WeighsMargins
 from prefopt.cache import cache_folder
+from prefopt.checks import check_num_margins
 from prefopt.config import identity
 from prefopt.console import PLAIN
 from prefopt.data_summary import data_lines
@@ -106,9 +108,13 @@ def prepare_data(run: RunSettings, cache: Path) -> Prepared:
     with _deepspeed_quiet():
         from prefopt.data.dataset import prepare
 
-    needs = make_loss(run.loss).needs
+    loss = make_loss(run.loss)
     revision = run.model.revision if run.model.tokenizer is None else None
-    return prepare(run.data, tokenizer_path(run), needs, cache, revision)
+    prepared = prepare(run.data, tokenizer_path(run), loss.needs, cache, revision)
+    if isinstance(loss, WeighsMargins) and loss.num_margins and not run.data.margins:
+        for rows in (prepared.train, *prepared.eval.values()):
+            check_num_margins(run, loss.num_margins, len((rows[0].margins or [[]])[0]), f"the rows of {rows.name} have")
+    return prepared
 
 
 @contextmanager

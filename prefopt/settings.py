@@ -48,8 +48,8 @@ class MarginSettings:
     """Where the rewards of one other objective come from, one number per response.
 
     kind: `column` reads them from the data: columns NAME_chosen and NAME_rejected, or NAME, a list as long as the
-    responses. `length` counts the response's tokens. `implicit` is beta times the log-ratio of the model at `path` to
-    the reference. `reward` is what the reward model at `path` gives.
+    responses. `length` is minus the tokens of the response. `implicit` is beta times the log-ratio of the model (or
+    adapters) at `path` to the reference. `reward` is what the reward model at `path` gives.
     name: of a column. path: a model folder or hub name. beta: reward per nat, of `implicit`.
     """
 

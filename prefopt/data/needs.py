@@ -7,7 +7,7 @@ from prefopt.errors import UserError
 from prefopt.settings import DataSettings, SourceSettings
 
 DATA_NEEDS = SCORES | {
-    *("pairs", "ranking", "labels", "demonstrations", "margins", "targets", "verdicts", "comparisons"),
+    *("pairs", "best", "ranking", "labels", "demonstrations", "margins", "targets", "verdicts", "comparisons"),
 }
 """The needs that ask something of the data; the others (reference, prompt_logps ...) do not."""
 

@@ -53,7 +53,8 @@ def select(example: Example, needs: frozenset[str], pairing: Pairing) -> Selecte
     """What a method with these needs learns from `example`.
 
     Without pairs, ranking or labels among the needs only the best response is kept: the method imitates.
-    With pairs alone, responses that are in no pair are not kept, and the best is the best of those that are.
+    With pairs alone, responses that are in no pair are not kept, and the best is the best of those that are; with the
+    need "best" it is the best of all.
 
     Raises: Unusable where the example lacks what is needed, or a response it would use is empty.
     """
@@ -73,8 +74,10 @@ def select(example: Example, needs: frozenset[str], pairing: Pairing) -> Selecte
         raise Unusable("no ranking", "fewer than two different scores")
     keep = list(range(len(candidates)))
     if "ranking" not in needs and must_pair:
-        keep = sorted({place for pair in paired.pairs for place in pair})
-        best = max(keep, key=lambda place: scores[place])
+        in_pairs = {place for pair in paired.pairs for place in pair}
+        if "best" not in needs:
+            best = max(sorted(in_pairs), key=lambda place: scores[place])
+        keep = sorted(in_pairs | {best})
     return _finish(example, keep, best, paired, labelled_by, needs)
 
 

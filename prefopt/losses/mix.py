@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from prefopt.batch import CoupledLoss, Loss, LossOutput, Responses, WholeStep
+from prefopt.batch import CoupledLoss, HasNotes, Loss, LossOutput, Responses, WeighsMargins, WholeStep
 from prefopt.errors import UserError
 from prefopt.losses import loss_class, make_loss
 from prefopt.settings import SettingsError, from_mapping
@@ -74,6 +74,7 @@ class Mix:
         object.__setattr__(self, "parts", parts)
         if len(parts) < 2:
             raise ValueError(f"parts must hold two methods or more, not {len(parts)}; one alone is loss=NAME")
+        _ = self.num_margins  # the parts must agree
         _refuse_what_cannot_be_mixed([(p["name"], loss.needs) for p, loss in zip(parts, self._losses, strict=True)])
 
     @cached_property
@@ -83,6 +84,24 @@ class Mix:
     @property
     def needs(self) -> frozenset[str]:
         return frozenset().union(*(loss.needs for loss in self._losses))
+
+    @property
+    def num_margins(self) -> int:
+        """How many margins each response must have: what its parts agree on, 0 where none uses any.
+
+        Raises: ValueError where they do not agree.
+        """
+        wanted = {loss.num_margins for loss in self._losses if isinstance(loss, WeighsMargins) and loss.num_margins}
+        if len(wanted) > 1:
+            raise ValueError(
+                f"parts ask for {' and '.join(map(str, sorted(wanted)))} margins; rows have one number of them"
+            )
+        return next(iter(wanted), 0)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the parts say of their settings."""
+        return tuple(note for loss in self._losses if isinstance(loss, HasNotes) for note in loss.notes)
 
     def __call__(self, responses: Responses) -> LossOutput:
         outputs = [loss(view) for loss, view in zip(self._losses, self._views(responses), strict=True)]

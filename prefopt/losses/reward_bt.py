@@ -43,6 +43,11 @@ class RewardBT:
         needs = frozenset({"pairs", "rewards"})
         return needs | {"margins"} if self.margin == "column" else needs
 
+    @property
+    def num_margins(self) -> int:
+        """How many margins each response must have."""
+        return 1 if self.margin == "column" else 0
+
     def __call__(self, responses: Responses) -> LossOutput:
         assert responses.rewards is not None, "needs has rewards"
         chosen, rejected = responses.paired(responses.rewards)

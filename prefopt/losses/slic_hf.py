@@ -50,7 +50,7 @@ class SLiCHF:
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"pairs", "targets"} if self.target == "y_ref" else {"pairs"})
+        return frozenset({"pairs"} | {"chosen": set(), "best": {"best"}, "y_ref": {"targets"}}[self.target])
 
     def __call__(self, responses: Responses) -> LossOutput:
         chosen, rejected = responses.paired(responses.logps)

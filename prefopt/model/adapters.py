@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.errors import UserError
+from prefopt.model.files import ADAPTER_CONFIG
 from prefopt.model.load import load_policy
 from prefopt.model.policy import Policy
 from prefopt.settings import ModelSettings
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def base_of(folder: Path) -> str:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from prefopt.errors import RunError, UserError
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file by which a folder of adapters is known."""
+
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
@@ -59,7 +62,7 @@ def fingerprint(folder: Path) -> str:
 
 def adapters_fingerprint(folder: Path) -> str:
     """The same of a folder of adapters."""
-    return _fingerprint([folder / "adapter_config.json", *folder.glob("*.safetensors")])
+    return _fingerprint([folder / ADAPTER_CONFIG, *folder.glob("*.safetensors")])
 
 
 def _fingerprint(files: list[Path]) -> str:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prefopt.batch import LIVE, Batch, Outputs
+from prefopt.batch import Batch, Outputs
 from prefopt.model import attention
 from prefopt.model.logps import States, chosen_logps, token_values
+from prefopt.needs import LIVE
 
 if TYPE_CHECKING:
     from peft import PeftModel

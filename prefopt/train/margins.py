@@ -10,8 +10,8 @@ import numpy as np
 
 from prefopt.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from prefopt.errors import RunError, UserError
-from prefopt.model.adapters import ADAPTER_CONFIG, base_of, load_merged
-from prefopt.model.files import adapters_fingerprint, fingerprint, model_folder
+from prefopt.model.adapters import base_of, load_merged
+from prefopt.model.files import ADAPTER_CONFIG, adapters_fingerprint, fingerprint, model_folder
 from prefopt.model.layout import settle_layout
 from prefopt.model.load import load_policy, load_reward_policy, stored_tensors
 from prefopt.model.policy import HEAD, Policy

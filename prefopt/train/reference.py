@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prefopt.batch import LIVE, Responses
+from prefopt.batch import Responses
 from prefopt.errors import RunError, UserError
 from prefopt.model.files import fingerprint, model_folder
 from prefopt.model.forward import Forward, respond
 from prefopt.model.layout import settle_layout
 from prefopt.model.load import load_policy
 from prefopt.model.policy import Policy
+from prefopt.needs import LIVE
 from prefopt.settings import RunSettings
 from prefopt.train.engine import Engine
 from prefopt.train.rows import Rows

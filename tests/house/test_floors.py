@@ -19,6 +19,7 @@ FLOORS = {
     "prefopt.lifetime": 0,
     "prefopt.manifest": 0,
     "prefopt.batch": 1,
+    "prefopt.needs": 1,
     "prefopt.settings": 1,
     "prefopt.recipe_files": 1,
     "prefopt.pack": 2,

@@ -11,11 +11,12 @@ from bed import COLUMNS, VARIANTS, Row, changed, counts, coupled, make, total, t
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefopt.batch import NEEDS, Responses
+from prefopt.batch import Responses
 from prefopt.errors import UserError
 from prefopt.losses import make_loss, names
 from prefopt.losses.numerics import log1mexp
 from prefopt.losses.orpo import ORPO
+from prefopt.needs import NEEDS
 
 EVERY = [{"name": name} for name in names()] + VARIANTS
 """What the properties below are asked of."""

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from prefopt.batch import LIVE, Encoded, MicroBatch
+from prefopt.batch import Encoded, MicroBatch
 from prefopt.data.plan import Cut, cut
 from prefopt.losses import make_loss, names
 from prefopt.model.load import load_policy, load_reward_policy
 from prefopt.model.policy import Policy
+from prefopt.needs import LIVE
 from prefopt.settings import DeepSpeedSettings, LoraSettings, RunSettings
 from prefopt.train.engine import Engine
 from prefopt.train.reference import attach_live_reference
@@ -29,6 +30,16 @@ REFERENCE = MODEL.with_name("reference")
 LOSSES: dict[str, dict[str, Any]] = {name: {"name": name} for name in names()} | {
     "orpo_sequence": {"name": "orpo", "lam": 0.5, "nll_over": "sequence"},
     "sft_sequence_mean": {"name": "sft", "reduction": "sequence_mean"},
+    "aot_unpaired": {"name": "aot", "variant": "unpaired", "label_smoothing": 0.1},
+    "tdpo1": {"name": "tdpo", "variant": "tdpo1"},
+    "sppo_soft": {"name": "sppo", "variant": "soft", "beta": 0.1},
+    "slic_hf_y_ref": {"name": "slic_hf", "target": "y_ref"},
+    "slic_list_kl": {"name": "slic", "calibration": "list_rank", "regulariser": "kl_finetuned_to_policy"},
+    "slic_reward_kl": {"name": "slic", "calibration": "reward", "regulariser": "kl_policy_to_finetuned"},
+    "rrhf_padded": {"name": "rrhf", "denominator": "padded", "sft": "mean_padded"},
+    "ulma_continuous": {"name": "ulma", "positive": "token_mean", "negative": "continuous"},
+    "reward_bt_all": {"name": "reward_bt", "center": 0.1, "margin": "column"},
+    "mix_coupled": {"name": "mix", "parts": [{"name": "aot"}, {"name": "bco_pair"}, {"name": "orpo", "weight": 0.5}]},
 }
 """Every method of prefopt/losses, and settings that change the units or the needs of one."""
 CUTS = ("one", "four", "alone")
@@ -86,7 +97,7 @@ def ragged_rows(needs: frozenset[str], share_prompts: bool) -> Rows:
     if "reference" in needs:
         rows.set_reference(-np.linspace(5.0, 90.0, rows.num_responses))
         if rows.baseline is not None:
-            rows.baseline.set_reference(-np.linspace(80.0, 6.0, rows.baseline.num_responses))
+            rows.baseline.set_reference(-np.linspace(170.0, 34.0, rows.baseline.num_responses))  # a KL above 0
     if "reference_tokens" in needs:
         rows.set_reference_tokens(-np.linspace(1.0, 6.0, int(rows.token_offsets[-1])))
     return rows
