@@ -156,7 +156,7 @@ def test_a_score_alone_is_a_label_too(made):
         prepared = made(needs, *rows)
         assert [e.labels for e in prepared.train] == [[True], [False], [True]]
         assert [e.scores for e in prepared.train] == scores
-        assert said(prepared) == "labels are made of scores: 1 is desirable, any other number is not"
+        assert said(prepared) == "3 rows are labelled by their scores: 1 is desirable, any other number is not"
 
 
 def test_alpaca_rows_have_scores_too(made, chat):
@@ -174,6 +174,15 @@ def test_a_row_with_neither_label_nor_score_is_left_out_or_a_demonstration(made)
     rows = [{**SFT, "score": 0.5}, {**SFT, "score": None}]
     assert made("labels", *rows).report["total"]["dropped"]["no label"] == {"count": 1, "rows": [2]}
     assert [e.labels for e in made("labels demonstrations", *rows).train] == [[False], [True]]
+
+
+def test_a_label_or_score_that_only_a_late_row_has_is_not_overlooked(made):
+    rows = [{**SFT, "prompt": str(n)} for n in range(70)]  # more than are looked at to recognise the format
+    late = [{**LABELLED, "label": False}, {**SFT, "score": 0}]
+    prepared = made("labels demonstrations", *rows, *late)
+    assert prepared.report["total"]["labels"] == {"desirable": 70, "undesirable": 2}
+    assert "70 rows without a label count as desirable" in said(prepared)
+    assert "1 rows are labelled by their scores" in said(prepared)
 
 
 def test_columns_that_nobody_asks_for_may_hold_anything(made):
