@@ -38,8 +38,8 @@ def check(run: RunSettings) -> None:
     needs = loss.needs
     _check_model(run, needs)
     _check_data(run)
-    _check_pairs(run, needs)
-    _check_margins(run, needs)
+    check_pairs(run, needs)
+    check_margins(run, needs)
     if isinstance(loss, WeighsMargins) and run.data.margins:
         check_num_margins(run, loss.num_margins, len(run.data.margins), "data.margins names")
     _check_numbers(run)
@@ -95,8 +95,11 @@ def _check_data(run: RunSettings) -> None:
     _require(workers is None or workers >= 1, "data.num_workers", workers, "1 or more, or null")
 
 
-def _check_pairs(run: RunSettings, needs: frozenset[str]) -> None:
-    """Which pairs are made of a ranking matters to pairs, and to labels that are made of them."""
+def check_pairs(run: RunSettings, needs: frozenset[str]) -> None:
+    """Refuse a selection of pairs that has no effect: it matters to pairs, and to labels that are made of them.
+
+    Raises: UserError naming the key.
+    """
     data = run.data
     _require(data.min_score_gap >= 0, "data.min_score_gap", data.min_score_gap, "0 or more")
     if needs & {"pairs", "labels"}:
@@ -123,7 +126,11 @@ def check_num_margins(run: RunSettings, wanted: int, found: int, who: str) -> No
         )
 
 
-def _check_margins(run: RunSettings, needs: frozenset[str]) -> None:
+def check_margins(run: RunSettings, needs: frozenset[str]) -> None:
+    """Refuse rewards of other objectives that nobody weighs, or whose kind lacks a key or has one too many.
+
+    Raises: UserError naming the key.
+    """
     if run.data.margins and "margins" not in needs:
         raise UserError(
             f"data.margins has no effect: loss={run.loss['name']} weighs no other objectives",

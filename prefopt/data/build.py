@@ -90,7 +90,6 @@ def build_source(
         "has_prompt_column": "prompt" in recognised.columns,
         "holds": recognised.format.holds,
         "has_scores": recognised.gives("scores", needs),
-        "labels_by_score": recognised.labels_by_score,
     }
     chunks = _encode_all(encoder, chain(first, rows), settings.num_workers)
     return Built(source, write_artefact(cache_dir, key, facts, chunks), False)

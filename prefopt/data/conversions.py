@@ -29,7 +29,7 @@ def conversions(built: Built, settings: DataSettings, needs: frozenset[str]) -> 
         *_as_they_stand(built, total),
         *_pairs(built, settings, needs, total),
         *_scores(built, settings, needs),
-        *_labels(built, needs, total),
+        *_labels(needs, total),
         *_beside(built, settings, needs, total),
         *_verdicts(needs, total),
     ]
@@ -71,13 +71,13 @@ def _scores(built: Built, settings: DataSettings, needs: frozenset[str]) -> Iter
         yield f"scores only say which response is preferred{beyond}: by how much is not used"
 
 
-def _labels(built: Built, needs: frozenset[str], total: Callable[[str], int]) -> Iterator[str]:
+def _labels(needs: frozenset[str], total: Callable[[str], int]) -> Iterator[str]:
     if "labels" not in needs:
         return
     if by_pair := total("labelled_by_pair"):
         yield f"{by_pair} rows have no labels: chosen responses are labelled desirable, rejected ones undesirable"
-    if built.artefact.facts["labels_by_score"]:
-        yield "labels are made of scores: 1 is desirable, any other number is not"
+    if by_score := total("is_labelled_by_score"):
+        yield f"{by_score} rows are labelled by their scores: 1 is desirable, any other number is not"
     if demonstrations := total("is_demonstration"):
         yield f"{demonstrations} rows without a label count as desirable"
 

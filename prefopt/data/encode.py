@@ -192,6 +192,7 @@ class Encoder:
             "num_close": selected.num_close,
             "num_desirable": sum(selected.labels or ()),
             "labelled_by_pair": labelled_by_pair,
+            "is_labelled_by_score": self.recognised.is_labelled_by_score(draft.row, self.needs),
             "is_demonstration": selected.labelled_by is LabelledBy.DEMONSTRATION,
             "num_moved": num_moved,
             "num_glued": 0 if draft.example.is_chat else _num_glued(draft.rendered),

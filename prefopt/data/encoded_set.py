@@ -60,6 +60,8 @@ class EncodedSet(Sequence[Encoded]):
 
     num_pairs: [E]. prompt_lengths: [E] tokens. response_lengths: [R] tokens, all rows one after the other, those of
     row i at response_offsets[i] .. response_offsets[i + 1]. sources: the span and weight of each source.
+    A row's target that is none of the file's responses is its last response; its score and margins are 0.0, which say
+    nothing.
     """
 
     def __init__(self, name: str, parts: Sequence[Part]) -> None:
@@ -79,7 +81,6 @@ class EncodedSet(Sequence[Encoded]):
     def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
-        """Rows as token ids. A target that is none of the file's responses is the last one, scored 0.0."""
         place = range(len(self))[index]  # IndexError beyond the ends
         row = self._row(place)
         pairs = row["pairs"]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from prefopt.data.format_pairs import Columns, Values
 from prefopt.data.messages import as_response
-from prefopt.data.rows import Unusable, as_list, as_number, present
+from prefopt.data.rows import Unusable, as_flag, as_list, as_number, present
 from prefopt.records import Candidate
 
 Candidates = tuple[Candidate, ...]
@@ -20,17 +20,21 @@ def target_of(row: Values, column: str) -> str:
     return as_response(present(row, column), column)
 
 
-def with_score(candidates: Candidates, row: Values) -> Candidates:
-    """A lone response with the number in the column `score`, or without one where that is null."""
+def with_label(candidate: Candidate, row: Values) -> Candidate:
+    """A lone response with its label, where the row has one."""
+    value = row.get("label")
+    return candidate if value is None else replace(candidate, label=as_flag(value, "label"))
+
+
+def with_score(candidate: Candidate, row: Values) -> Candidate:
+    """A lone response with its score, where the row has one."""
     value = row.get("score")
-    (candidate,) = candidates
-    return (replace(candidate, score=None if value is None else as_number(value, "score")),)
+    return candidate if value is None else replace(candidate, score=as_number(value, "score"))
 
 
-def labelled_by_score(candidates: Candidates) -> Candidates:
+def labelled_by_score(candidate: Candidate) -> Candidate:
     """A lone response whose score is its label too: 1 is desirable, any other number is not."""
-    (candidate,) = candidates
-    return candidates if candidate.score is None else (replace(candidate, label=candidate.score == 1),)
+    return replace(candidate, label=candidate.score == 1)
 
 
 def with_pair_margin(candidates: Candidates, row: Values) -> Candidates:

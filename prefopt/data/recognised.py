@@ -11,13 +11,14 @@ from prefopt.data.extras import (
     labelled_by_score,
     margin_columns,
     target_of,
+    with_label,
     with_margins,
     with_pair_margin,
     with_score,
 )
 from prefopt.data.format_pairs import Columns, Parsed, Values
 from prefopt.data.rows import Row
-from prefopt.records import Example
+from prefopt.records import Candidate, Example
 
 SCORES = frozenset({"scores", "probabilities"})
 """Needs that ask for the numbers of the file, and not for their order alone."""
@@ -68,7 +69,7 @@ class Recognised:
         used = set(self.format.uses)
         if "targets" in needs:
             used.add(self._target)
-        if self._reads_score(needs):
+        if self.format.holds == "one" and (needs & SCORES or ("labels" in needs and self._may_label_by_score)):
             used.add("score")
         if "margins" in needs:
             used |= {column for name in margins for column in self.margin_columns(name)}
@@ -79,10 +80,11 @@ class Recognised:
         """The columns that hold this objective's rewards: none where the file lacks them."""
         return margin_columns(name, self.format.holds, self.columns)
 
-    @property
-    def labels_by_score(self) -> bool:
-        """Whether a method that needs labels gets them from a score."""
-        return self.format.holds == "one" and "label" not in self.columns and "score" in self.columns
+    def is_labelled_by_score(self, row: Row, needs: Columns) -> bool:
+        """Whether a method that needs labels gets that of this lone response from its score: files with a column of
+        labels have them there, and may lack some."""
+        has_score = row.value.get("label") is None and row.value.get("score") is not None
+        return has_score and "labels" in needs and self._may_label_by_score
 
     def example(self, row: Row, needs: Columns = frozenset(), margins: tuple[str, ...] = ()) -> Example:
         """The row as text.
@@ -97,10 +99,8 @@ class Recognised:
             columns -= {"label"}
         parsed = self.format.read(row.value, columns)
         candidates = parsed.candidates
-        if self._reads_score(needs):
-            candidates = with_score(candidates, row.value)
-            if "labels" in needs and self.labels_by_score:
-                candidates = labelled_by_score(candidates)
+        if self.format.holds == "one":
+            candidates = (self._judged(candidates[0], row, needs),)
         if "margins" in needs and margins:
             candidates = with_margins(candidates, row.value, margins, self.format.holds)
         elif "margins" in needs and self.format.holds == "pair":
@@ -112,6 +112,15 @@ class Recognised:
     def _target(self) -> str:
         return "target" if self.format.name == "examples" else "y_ref"
 
-    def _reads_score(self, needs: Columns) -> bool:
-        asked = needs & SCORES or ("labels" in needs and self.labels_by_score)
-        return bool(asked) and self.format.holds == "one"
+    @property
+    def _may_label_by_score(self) -> bool:
+        return self.format.holds == "one" and "label" not in self.columns
+
+    def _judged(self, candidate: Candidate, row: Row, needs: Columns) -> Candidate:
+        """A lone response with the score and the label of its row, as far as the needs ask for them."""
+        if "labels" in needs:  # a column that only later rows have is not among the file's
+            candidate = with_label(candidate, row.value)
+        by_score = self.is_labelled_by_score(row, needs)
+        if needs & SCORES or by_score:
+            candidate = with_score(candidate, row.value)
+        return labelled_by_score(candidate) if by_score else candidate

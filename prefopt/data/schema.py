@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         "num_close": pa.int32(),  # pairs left out because their scores differ too little
         "num_desirable": pa.int32(),  # labels that are true
         "labelled_by_pair": pa.bool_(),
+        "is_labelled_by_score": pa.bool_(),
         "is_demonstration": pa.bool_(),  # nobody judged it: taken for desirable
         "num_moved": pa.int32(),  # responses whose first token would have merged with the prompt's last
         "num_glued": pa.int32(),  # plain responses that continue the prompt's last word or sentence without white space

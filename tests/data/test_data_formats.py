@@ -7,7 +7,7 @@ import pytest
 from prefopt.data.formats import FORMATS, recognise
 from prefopt.data.rows import Row, Unusable
 from prefopt.errors import UserError
-from prefopt.records import Candidate, Example, Message, example_to_json
+from prefopt.records import Candidate, Example, Message, example_from_json, example_to_json
 
 U, A, S = "user", "assistant", "system"
 
@@ -112,6 +112,23 @@ def test_our_own_records_are_read_back():
     name, example = read(json.loads(example_to_json(written)))
     assert name == "examples"
     assert (example.prompt, example.candidates, example.is_chat) == (written.prompt, written.candidates, False)
+
+
+@pytest.mark.parametrize("target", [None, "c", ""])
+def test_a_record_survives_json(target):
+    import json
+
+    candidates = (Candidate("a", 1.5, True, (0.1, 2.0), {"model": "m"}), Candidate("b", 0.0))
+    written = Example("x", (Message(S, "be"), Message(U, "p\u2028")), candidates, True, target)
+    line = example_to_json(written)
+    assert example_from_json(line) == written
+    older = json.loads(line)
+    del older["target"]  # a line that was written without it
+    assert example_from_json(json.dumps(older)).target is None
+    found = recognise([Row("f", 1, json.loads(line))], "auto", "f")
+    assert found.columns_unused() == []
+    if target is not None:
+        assert found.example(Row("f", 1, json.loads(line)), frozenset({"targets"})).target == target
 
 
 TRL = {"prompt": "p", "chosen": "c", "rejected": "r"}

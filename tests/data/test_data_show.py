@@ -9,6 +9,7 @@ from rich.console import Console
 from prefopt.data.dataset import prepare
 from prefopt.data.show import show
 from prefopt.data.tokenizer import load_tokenizer
+from prefopt.data_summary import data_lines
 from prefopt.settings import DataSettings, SourceSettings
 
 ROWS = [
@@ -17,12 +18,18 @@ ROWS = [
 ]
 
 
-def shown(path: str, tokenizer: str, cache, needs=frozenset({"pairs"}), **console) -> str:
-    settings = DataSettings(train=[SourceSettings(path)], max_drop_fraction=1.0)
+def shown(path: str, tokenizer: str, cache, needs=frozenset({"pairs"}), data=None, **console) -> str:
+    settings = DataSettings(train=[SourceSettings(path)], max_drop_fraction=1.0, **(data or {}))
     prepared = prepare(settings, tokenizer, needs, cache)
     out = io.StringIO()
     show(prepared, load_tokenizer(tokenizer), Console(file=out, width=100, **console), rows=5)
     return out.getvalue()
+
+
+def counts_in(text: str) -> dict[str, str]:
+    """The table's first two columns."""
+    cells = [line.split("\u2502") for line in text.splitlines() if "\u2502" in line]
+    return {row[1].strip(): row[2].strip() for row in cells}
 
 
 def test_without_colour_the_trained_tokens_are_in_brackets(jsonl, no_bos, tmp_path):
@@ -53,3 +60,51 @@ def test_a_conversion_is_named(jsonl, no_bos, tmp_path):
     assert "not used by this method" in " ".join(text.split())
     assert "response: [[ good answer</s>]]" in text
     assert "no row is left out" in text
+
+
+def test_only_the_verdict_is_marked_as_trained(jsonl, no_bos, tmp_path):
+    rows = [{"prompt": "hello", "chosen": " good", "rejected": " bad"}]
+    text = shown(jsonl(rows), no_bos, tmp_path, needs=frozenset({"labels", "verdicts"}))
+    assert "desirable: good</s>[[Good]]" in " ".join(text.split())
+    assert "undesirable: bad</s>[[Bad]]" in " ".join(text.split())
+    verdict = load_tokenizer(no_bos)("Good", add_special_tokens=False)["input_ids"]
+    assert f"the last {len(verdict)} trained" in text
+    text = shown(jsonl(rows), no_bos, tmp_path, needs=frozenset({"pairs", "comparisons"}))
+    assert "comparison 1: [A] good [B] bad </s>[[A]]" in " ".join(text.split())
+    coloured = shown(
+        jsonl(rows), no_bos, tmp_path, needs=frozenset({"labels", "verdicts"}), force_terminal=True,
+        color_system="standard",
+    )  # fmt: skip
+    assert " good</s>\x1b[32mGood\x1b[0m" in coloured
+
+
+def test_the_response_to_imitate_is_named(jsonl, no_bos, tmp_path):
+    row = {"prompt": "hello", "chosen": " good", "rejected": " bad"}
+    rows = [{**row, "y_ref": " fine"}, {**row, "y_ref": " good"}]
+    text = shown(jsonl(rows), no_bos, tmp_path, needs=frozenset({"pairs", "targets"}))
+    assert "unpaired, to imitate: [[ fine</s>]]" in text
+    assert "chosen, to imitate: [[ good</s>]]" in text
+
+
+def test_labels_and_close_pairs_are_counted(jsonl, no_bos, tmp_path):
+    rows = [
+        {"prompt": "a", "responses": [" b", " c", " d"], "scores": [0, 2, 1.9]},
+        {"prompt": "b", "responses": [" b", " c"], "scores": [0, 0.5]},
+    ]
+    path, data = jsonl(rows), {"min_score_gap": 1.0, "pairs": "all"}
+    text = shown(path, no_bos, tmp_path, data=data)
+    lines = counts_in(text)
+    assert lines["pairs of too close scores"] == "2"
+    assert lines["left out: score gap too small"] == "1"
+    text = shown(path, no_bos, tmp_path, needs=frozenset({"labels"}), data={"min_score_gap": 1.0})
+    lines = counts_in(text)
+    assert lines["responses desirable, undesirable"] == "1, 1"
+
+
+def test_the_lines_before_a_run_name_labels_and_conversions(jsonl, no_bos, tmp_path):
+    path = jsonl([{"prompt": "a", "chosen": " b", "rejected": " c"}])
+    settings = DataSettings(train=[SourceSettings(path)])
+    report = prepare(settings, no_bos, frozenset({"labels"}), tmp_path).report
+    lines = data_lines(report, settings)
+    assert lines[0] == f"train: 1 of 1 rows of {path} (format trl); 1 desirable and 1 undesirable responses"
+    assert lines[1].startswith("  1 rows have no labels: chosen responses are labelled desirable")
