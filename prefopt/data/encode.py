@@ -174,7 +174,8 @@ class Encoder:
             "row": draft.row.number,
             "prompt": fitted.prompt,
             "responses": fitted.responses,
-            "pairs": [place for pair in pairs for place in pair],
+            # Of an undesirable response only p(Bad) is computed, which does not compare with p(Good) of its pair.
+            "pairs": [] if "verdicts" in self.needs else [place for pair in pairs for place in pair],
             "best": selected.best,
             "labels": selected.labels,
             "scores": selected.scores,

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from prefopt.batch import Component, LossOutput, Responses, Unit
 from prefopt.losses.numerics import log1mexp
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["RankPointwise"]
 
@@ -28,9 +25,9 @@ class RankPointwise:
 
     There are no settings.
 
-    Rewards (for the log): the log-odds of Good, log p(Good) - log(1 - p(Good)) for a desirable response and
-        log(1 - p(Bad)) - log p(Bad) for an undesirable one. The second is exact where the two words share all of the
-        probability, which a few steps of training see to.
+    Rewards (for the log): the log-odds of the right verdict, log p - log(1 - p). They do not rank a chosen response
+        above its rejected one (that takes p(Good) of both, and of the rejected one only p(Bad) is computed), so no
+        accuracy over pairs is logged.
     Deviations: no code of the authors was found. A decoder-only model predicts the verdict after the response; theirs
         is an encoder-decoder (T5).
     """
@@ -38,15 +35,6 @@ class RankPointwise:
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "verdicts"})
 
     def __call__(self, responses: Responses) -> LossOutput:
+        right = responses.logps.detach()
         component = Component("rank_pointwise", -responses.logps, Unit.RESPONSE)
-        return LossOutput((component,), self._log_odds_of_good(responses))
-
-    @staticmethod
-    def _log_odds_of_good(responses: Responses) -> Tensor:
-        """[R]"""
-        import torch
-
-        assert responses.labels is not None, "needs has labels"
-        verdict = responses.logps.detach()
-        of_verdict = verdict - log1mexp(verdict)
-        return torch.where(responses.labels, of_verdict, -of_verdict)
+        return LossOutput((component,), right - log1mexp(right))

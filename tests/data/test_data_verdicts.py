@@ -140,6 +140,12 @@ def test_a_prompt_may_be_cut_in_front_of_a_verdict(no_bos):
     assert cut["prompt"] == row["prompt"][1:]
 
 
+def test_rows_of_verdicts_keep_no_pairs(chat):
+    (row,), _ = encode(load_tokenizer(chat), CHAT, needs=POINTWISE)
+    assert row["labels"] == [True, False]
+    assert row["pairs"] == []
+
+
 def test_answers_that_render_alike_are_no_pair_whatever_follows_them(chat):
     alike = {**CHAT, "rejected": [{"role": "assistant", "content": " The sky is blue.\n"}]}
     rows, left_out = encode(load_tokenizer(chat), alike, needs=POINTWISE)

@@ -110,16 +110,9 @@ def log_odds(p: float) -> float:
     return math.log(p / (1 - p))
 
 
-def test_pointwise_rewards_are_the_log_odds_of_good() -> None:
-    # p(Bad) of 0.3 is p(Good) of 0.7 where the two words share all of the probability.
-    rewards = make_loss({"name": "rank_pointwise"})(verdicts([0.8, 0.3], [True, False])).rewards
-    assert rewards.tolist() == pytest.approx([log_odds(0.8), log_odds(0.7)], rel=1e-12)
-    lower = make_loss({"name": "rank_pointwise"})(verdicts([0.6, 0.5], [True, False])).rewards
-    assert (lower < rewards).all()
-
-
-def test_pairwise_rewards_are_the_log_odds_of_being_right() -> None:
-    rewards = make_loss({"name": "rank_pairwise"})(verdicts([0.8, 0.3], [True, False])).rewards
+@pytest.mark.parametrize("name", ["rank_pointwise", "rank_pairwise"])
+def test_rewards_of_a_ranker_are_the_log_odds_of_the_right_verdict(name: str) -> None:
+    rewards = make_loss({"name": name})(verdicts([0.8, 0.3], [True, False])).rewards
     assert rewards.tolist() == pytest.approx([log_odds(0.8), log_odds(0.3)], rel=1e-12)
 
 
