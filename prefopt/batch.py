@@ -37,7 +37,8 @@ class Encoded:
     prompt: token ids [n]. responses: k lists of token ids, EOS included where the response is whole.
     pairs: (chosen, rejected) as places in `responses`. best: the place an NLL imitates.
     labels, scores, margins, reference_logps: one entry per response, or None. reference_token_logps: one per token.
-    target: the place of the response that is there to be imitated (column y_ref), or None.
+    target: the place of the response that is there to be imitated (column y_ref), or None. Where it is none of the
+    candidates it stands behind them with a score and margins of 0.0, which say nothing.
     given: how many tokens at the beginning of each response are read and not predicted, or None for 0.
     """
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefopt.errors import UserError, did_you_mean
 from prefopt.recipe_files import GROUPS
-from prefopt.settings import RunSettings, SourceSettings, known_keys
+from prefopt.settings import MarginSettings, RunSettings, SourceSettings, known_keys
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -131,14 +131,18 @@ def check_key(override: Set | Delete, loss_fields: set[str], method: str) -> Non
         return
     if key == "loss.name":
         raise UserError(f"{override.text}: a method is chosen whole", f"loss={override.value}")
-    if key.startswith("loss.") and key.removeprefix("loss.") not in loss_fields:
-        raise UserError(f"{key}: {method} has no such setting", did_you_mean(key.removeprefix("loss."), loss_fields))
+    if key.startswith("loss."):
+        setting = re.sub(r"\.\d+(\.\w+)?$", "", key.removeprefix("loss."))  # loss.weights.0, loss.parts.1.weight
+        if setting not in loss_fields:
+            raise UserError(f"{key}: {method} has no such setting", did_you_mean(setting, loss_fields))
+        return
     if key.startswith("deepspeed.config."):
         return
     keys = set(known_keys(RunSettings))
     known = keys | {f"loss.{name}" for name in loss_fields}
     known |= {f"{where}.{leaf}" for where in ("data.train.0", "data.eval.NAME") for leaf in known_keys(SourceSettings)}
-    known |= {"data.train.0", "data.eval.NAME", "optim.betas.0", "model.lora.target_modules.0"}
+    known |= {f"data.margins.0.{leaf}" for leaf in known_keys(MarginSettings)}
+    known |= {"data.train.0", "data.eval.NAME", "data.margins.0", "optim.betas.0", "model.lora.target_modules.0"}
     spelt = re.sub(r"\.\d+(?=\.|$)", ".0", re.sub(r"^data\.eval\.[^.]+", "data.eval.NAME", key))
     if spelt not in known:
         raise UserError(f"{key}: there is no such key", _nearest(key, known))

@@ -101,6 +101,18 @@ def test_a_default_written_down_is_the_same_run() -> None:
     assert make_loss({"name": "mix", **asdict(short)}) == short  # type: ignore[call-overload]
 
 
+def test_a_setting_of_one_part_can_be_swept() -> None:
+    run = compose(["recipe=quickstart", "loss=mix", "loss.parts.1.weight=0.3", "loss.parts.0.beta=0.5"])
+    assert [part["weight"] for part in run.loss["parts"]] == [1.0, 0.3]
+    assert run.loss["parts"][0]["beta"] == 0.5
+    with pytest.raises(UserError, match=r"loss\.parts\.0"):
+        compose(["recipe=quickstart", "loss=mix", "loss.parts.0.betta=0.5"])
+    with pytest.raises(UserError, match="dpo has no such setting"):
+        compose(["recipe=quickstart", "loss=dpo", "loss.parts.0.beta=0.5"])
+    with pytest.raises(UserError):
+        compose(["recipe=quickstart", "loss=dpo", "loss.beta.0=0.5"])
+
+
 def test_a_mix_is_composed_from_the_command_line_and_its_numbers_keep_their_types() -> None:
     words = ["recipe=quickstart", "loss=mix"]
     run = compose([*words, "loss.parts=[{name: simpo, beta: 2}, {name: sft, weight: 1}]"])
