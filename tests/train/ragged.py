@@ -1,6 +1,7 @@
 """Ragged examples, and one optimiser step on them: what the invariance matrix compares. Also the two-rank worker.
 
-torchrun --nproc_per_node 2 tests/train/ragged.py OUT.pt ENGINE       ENGINE: ddp, zero1, zero2, zero3
+torchrun --nproc_per_node 2 tests/train/ragged.py OUT.pt ENGINE HEAD
+    ENGINE: ddp, zero1, zero2, zero3, or one of them with _lora. HEAD: lm or scalar, which decides the methods.
 """
 
 from __future__ import annotations
@@ -208,21 +209,16 @@ def _full_gradient(engine: Engine, parameter: torch.nn.Parameter) -> torch.Tenso
     return safe_get_full_grad(parameter).detach().clone().float()
 
 
-def main(out: str, engine_name: str) -> None:
+def main(out: str, engine_name: str, head: str) -> None:
     os.environ["PREFOPT_WORLD_SIZE"] = os.environ["WORLD_SIZE"]
-    lora = engine_name.endswith("_lora")
-    results: dict[tuple[str, str], dict[str, Any]] = {}
-    in_force = ""
-    for scalar_head in (False, True):
-        engine = make_engine(settings(engine_name.removesuffix("_lora"), lora=lora), scalar_head)
-        in_force = in_force or engine.in_force
-        results |= {
-            (loss, how): one_step(engine, loss, how) for loss in LOSSES if runs_on(engine, loss) for how in CUTS
-        }
+    run = settings(engine_name.removesuffix("_lora"), lora=engine_name.endswith("_lora"))
+    engine = make_engine(run, scalar_head=head == "scalar")
+    mine = [loss for loss in LOSSES if runs_on(engine, loss)]
+    results = {(loss, how): one_step(engine, loss, how) for loss in mine for how in CUTS}
     if engine.is_main:
-        torch.save({"in_force": in_force, "results": results}, out)
+        torch.save({"in_force": engine.in_force, "results": results}, out)
     engine.close()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

@@ -42,8 +42,14 @@ def assert_bit_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> 
 
 @pytest.mark.parametrize(
     "more",
-    [["loss=dpo"], ["loss=orpo", "model.lora={r: 4, dropout: 0.2}"]],
-    ids=["dpo", "orpo_lora_with_dropout"],
+    [
+        ["loss=dpo"],
+        ["loss=orpo", "model.lora={r: 4, dropout: 0.2}"],
+        pytest.param(["loss=tdpo"], marks=pytest.mark.slow),  # the live reference is the start, not the checkpoint
+        pytest.param(["loss=kto", "train.batch_size=8", "model.lora={r: 4, dropout: 0.2}"], marks=pytest.mark.slow),
+        pytest.param(["loss=reward_bt"], marks=pytest.mark.slow),
+    ],
+    ids=["dpo", "orpo_lora_with_dropout", "tdpo", "kto_lora_with_dropout", "reward_bt"],
 )
 def test_kill_and_resume_is_the_straight_run(
     more: list[str], material: tuple[Path, Path, Path], tmp_path: Path
