@@ -60,8 +60,8 @@ class Mix:
 
     The mix needs whatever its parts need. In the log a term has its own name, with the part's in front where two parts
     use the same. Refused: a scalar head together with log-probabilities (one model has one head), the rankers
-    rank_pointwise and rank_pairwise (their rows end in a verdict), and a y_ref target beside a method that would take
-    it for one more response.
+    rank_pointwise and rank_pairwise (their rows end in a verdict), a y_ref target beside a method that would take it
+    for one more response, and imitation of labelled single responses by a method that reads no labels.
 
     Rewards (for the log): those of the first part.
     Deviations: none; TRL's loss_type lists and InternVL's MPO (Wang et al. 2024, arXiv 2411.10442) are sums like this.
@@ -186,3 +186,7 @@ def _refuse_what_cannot_be_mixed(parts: list[tuple[str, frozenset[str]]]) -> Non
             raise ValueError(f"{name} predicts a verdict and nothing of the response; it cannot be mixed")
         if with_target and "targets" not in needs and needs & {"ranking", "labels", "step"}:
             raise ValueError(f"{with_target[0]} adds the target y_ref, which {name} would take for one more response")
+    everything = frozenset[str]().union(*(needs for _, needs in parts))
+    if "labels" in everything and not everything & {"pairs", "ranking"}:
+        for name in (name for name, needs in parts if "labels" not in needs):
+            raise ValueError(f"{name} would imitate undesirable responses too, as it reads no labels; take loss=ulma")

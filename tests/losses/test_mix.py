@@ -183,6 +183,7 @@ REFUSED = [
     (mix(SFT, {"name": "rank_pointwise"}), "rank_pointwise predicts a verdict"),
     (mix({"name": "rank_pairwise"}, {"name": "rank_pairwise"}), "rank_pairwise predicts a verdict"),
     (mix(Y_REF, {"name": "rrhf"}), "slic adds the target y_ref, which rrhf would take for one more response"),
+    (mix({"name": "kto"}, {"name": "sft"}), "sft would imitate undesirable responses too, as it reads no labels"),
     (mix({"name": "kto"}, Y_REF), "slic adds the target y_ref, which kto would take for one more response"),
 ]
 

@@ -104,12 +104,13 @@ def ragged_rows(needs: frozenset[str], share_prompts: bool) -> Rows:
     return rows
 
 
-def settings(engine: str, layout: str = "shared", lora: bool = False) -> RunSettings:
+def settings(engine: str, layout: str = "shared", lora: bool = False, dtype: str = "float32") -> RunSettings:
     """A run on the tiny model with learning rate 0, so that every step starts from the same weights."""
     run = RunSettings()
     run.launch.device = "cpu"
     run.model.path = str(MODEL)
     run.model.layout = layout
+    run.model.dtype = dtype
     run.model.lora = LoraSettings(r=4) if lora else None
     run.optim.lr = 0.0
     if engine.startswith("zero"):

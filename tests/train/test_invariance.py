@@ -69,6 +69,17 @@ def test_the_gradient_is_not_zero_and_differs_between_methods(straight: dict[str
     assert len({round(n, 9) for n in norms.values()}) == len(norms)
 
 
+@pytest.mark.parametrize("scalar_head", [False, True], ids=["lm_head", "scalar_head"])
+def test_bfloat16_weights_give_every_method_a_finite_step(scalar_head: bool, straight: dict[str, Any]) -> None:
+    engine = make_engine(settings("one", dtype="bfloat16"), scalar_head)
+    for loss in [name for name in LOSSES if runs_on(engine, name)]:
+        found = one_step(engine, loss, "four")
+        assert all(torch.isfinite(torch.tensor(value)) for value in found["metrics"].values()), loss
+        assert all(gradient.isfinite().all() for gradient in found["gradient"].values()), loss
+        if loss != "wpo":  # its weights are exponentials of sums of log-probabilities
+            assert found["metrics"]["loss"] == pytest.approx(straight[loss]["metrics"]["loss"], rel=0.1), loss
+
+
 def test_the_baseline_of_kto_is_above_zero_here(straight: dict[str, dict[str, Any]]) -> None:
     assert 0.5 < straight["kto"]["metrics"]["kl"] < 20
 
