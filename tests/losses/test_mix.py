@@ -111,6 +111,7 @@ def test_a_mix_is_composed_from_the_command_line_and_its_numbers_keep_their_type
         "gamma_beta_ratio": 0.5,
         "form": "logistic",
         "label_smoothing": 0.0,
+        "normalisation": "length",
     }
     assert all(type(run.loss["parts"][0][key]) is float for key in ("weight", "beta"))
     written_down = compose([*words, "loss.parts=[{name: simpo, weight: 1.0, form: logistic}, {name: sft}]"])
