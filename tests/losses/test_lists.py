@@ -28,6 +28,18 @@ def log_sum_exp(*values: float) -> float:
     return math.log(sum(math.exp(v) for v in values))
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"name": "plackett_luce_dpo", "beta": 0.5}, [0.5, -0.5, -1.0]),
+        ({"name": "rrhf"}, [-1.5, -2.0, -2.0]),
+        ({"name": "slic"}, [-3.0, -2.0, -6.0]),
+    ],
+)
+def test_rewards_are_those_of_the_docstring(settings: dict, expected: list[float]) -> None:
+    assert make_loss(settings)(three()).rewards.tolist() == pytest.approx(expected, rel=1e-15)
+
+
 # --- plackett_luce_dpo ---
 
 

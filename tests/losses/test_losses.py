@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -153,13 +154,15 @@ def random_examples(num_examples: int, seed: int) -> list[list[Row]]:
     ]
 
 
-@given(st.integers(1, 5), st.integers(0, 10**6))
-def test_the_loss_of_a_step_does_not_depend_on_the_order_of_its_rows(num_examples: int, seed: int) -> None:
+@pytest.mark.parametrize("settings", EVERY, ids=str)
+@given(num_examples=st.integers(1, 5), seed=st.integers(0, 10**6))
+def test_the_loss_of_a_step_does_not_depend_on_the_order_of_its_rows(
+    settings: dict, num_examples: int, seed: int
+) -> None:
     examples = random_examples(num_examples, seed)
     shuffled = Random(seed).sample(examples, len(examples))
-    for settings in EVERY:
-        a, b = (value(settings, make(e)) for e in (examples, shuffled))
-        assert a == pytest.approx(b, rel=1e-12)
+    a, b = (value(settings, make(e)) for e in (examples, shuffled))
+    assert a == pytest.approx(b, rel=1e-12)
 
 
 @pytest.mark.parametrize("settings", EVERY, ids=str)
@@ -184,6 +187,31 @@ def test_a_listed_need_matters(settings: dict) -> None:
             continue  # the verdict spells the label: the loss has read it already
         after = loss(coupled(settings, changed(everything, need)))
         assert after.total(count) != before, need
+
+
+def unequal() -> Responses:
+    """Three prompts with four pairs among nine responses, two of them desirable: no two units are equally many."""
+    rows = [Row(tuple(-0.3 * (n + k + 1) for k in range(n % 3 + 1)), -4.0 + n / 3, False, 1 - n / 10) for n in range(9)]
+    examples = [rows[:3], rows[3:5], rows[5:]]
+    labels = torch.tensor([n in (2, 5) for n in range(9)])
+    return replace(make(examples, pairs=[(0, 1), (0, 2), (3, 4), (6, 8)]), labels=labels)
+
+
+@pytest.mark.parametrize("settings", EVERY, ids=str)
+def test_a_term_has_one_value_for_each_of_its_units(settings: dict) -> None:
+    r = unequal()
+    count = counts(r)
+    assert len(set(count.values())) == len(count)
+    for component in make_loss(settings)(coupled(settings, r)).components:
+        assert component.values.shape == (count[component.unit],)
+
+
+@pytest.mark.parametrize("settings", EVERY, ids=str)
+def test_there_is_one_reward_for_each_response_and_it_has_no_gradient(settings: dict) -> None:
+    r = unequal()
+    rewards = make_loss(settings)(coupled(settings, r)).rewards
+    assert rewards.shape == r.lengths.shape
+    assert not rewards.requires_grad
 
 
 def test_needs_of_orpo_follow_its_scope() -> None:

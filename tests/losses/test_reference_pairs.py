@@ -122,6 +122,13 @@ def test_value_by_hand(name: str, settings: dict, expected: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "expected"), [({"name": "dpop", "beta": 0.5}, [0.5, -1.0]), ({"name": "unlikelihood"}, [-1.5, -2.0])]
+)
+def test_rewards_are_those_of_the_docstring(settings: dict, expected: list[float]) -> None:
+    assert output(settings, hand()).rewards.tolist() == pytest.approx(expected, rel=1e-15)
+
+
+@pytest.mark.parametrize(
     ("name", "differences"),
     [("paired", [-1.0 + 4.0, 0.0 - 0.0, 3.0 - 2.0]), ("unpaired", [-1.0 + 2.0, 1.0 + 1.0, 2.0 - 1.0])],
 )
@@ -150,6 +157,11 @@ def test_modpo_by_hand_with_one_and_with_two_margins() -> None:
     two_margins = {"name": "modpo", "beta": 0.5, "weights": [2.0, 0.6, 0.5], "form": "hinge"}
     difference = (0.5 - 0.6 * 0.3 - 0.5 * 1.0) / 2 - (-1.0 - 0.6 * 1.5 + 0.5 * 2.0) / 2
     assert value(two_margins, pair((0.3, 1.0), (1.5, -2.0))) == pytest.approx(1 - difference, rel=1e-12)
+
+
+def test_modpo_asks_no_more_than_its_hinge() -> None:
+    enough = make([[Row((-1.0,), -3.0), Row((-3.0,), -2.0)]])  # 0.5 * (2 + 1) / 0.5 nats of reward apart
+    assert value({"name": "modpo", "beta": 0.5, "form": "hinge"}, enough) == 0
 
 
 SIGNED = [
@@ -243,6 +255,16 @@ def test_ld_dpo_has_another_minimum_length_in_each_pair_of_a_response() -> None:
     assert together.rewards.tolist() == pytest.approx(expected, rel=1e-14)
 
 
+def test_ld_dpo_finds_the_tokens_of_each_pair_among_those_of_all_responses() -> None:
+    one = [Row((-1.0, -2.0), -4.0), Row((-3.0, -1.0, -2.0), -4.0)]  # per token 1, 0 and -5/3, 1/3, -2/3
+    other = [Row((-0.5, -2.5, -0.1), -2.0), Row((-0.7, -1.1), -3.0)]  # 1/6, -11/6, 17/30 and 0.8, 0.4
+    in_no_pair = Row(tuple(-0.1 * n for n in range(1, 20)), -5.0)
+    r = make([one, [*other, in_no_pair]], pairs=[(0, 1), (2, 3)])
+    x = [1 - (-4 / 3 - 1 / 3), (-5 / 3 + 17 / 60) - 1.2]
+    values = output({"name": "ld_dpo", "beta": 0.5, "ld_alpha": 0.5}, r).components[0].values
+    assert values.tolist() == pytest.approx([softplus(-0.5 * each) for each in x], rel=1e-12)
+
+
 def test_a_response_that_is_not_finite_spoils_only_its_own_pair_under_ld_dpo() -> None:
     bad = [Row((-math.inf, -1.0), -4.0), Row((-3.0,), -4.0)]
     good = [Row((-1.0, -2.0), -4.0), Row((-3.0, -1.0, -2.0), -4.0)]
@@ -292,6 +314,12 @@ def test_wpo_weighs_without_a_gradient_and_at_most_with_one() -> None:
     assert value({"name": "wpo"}, likely) == pytest.approx(value({"name": "wpo"}, own), rel=1e-14)
     unclamped = value({"name": "wpo", "clamp": "none"}, likely)
     assert unclamped == pytest.approx(math.exp(2) * value({"name": "wpo"}, own), rel=1e-14)
+
+
+def test_the_collision_has_no_gradient_under_wpo() -> None:
+    collision = torch.full((5,), -1.0, dtype=torch.float64, requires_grad=True)
+    total({"name": "wpo"}, replace(hand(), collision=collision)).backward()
+    assert collision.grad is None
 
 
 @pytest.mark.parametrize("variant", ["paired", "unpaired"])
@@ -392,6 +420,13 @@ def test_bco_measures_rewards_from_their_mean_over_the_step() -> None:
         assert (value(settings, shifted) == pytest.approx(value(settings, hand()), rel=1e-12)) is same
     assert "step" in make_loss({"name": "bco_pair"}).needs
     assert "step" not in make_loss({"name": "bco_pair", "shift": "zero"}).needs
+
+
+def test_the_shift_of_bco_is_a_mean_over_the_pairs_of_the_step() -> None:
+    r = make([[Row((-1.0,), -2.0), Row((-3.0,), -2.0)], [Row((-1.0,), -4.0), Row((-2.0,), -1.0)]])
+    delta = ((0.5 - 0.5) / 2 + (1.5 - 0.5) / 2) / 2  # rewards 0.5 and -0.5, 1.5 and -0.5
+    by_hand = (softplus(-(0.5 - delta)) + softplus(-(1.5 - delta)) + 2 * softplus(-0.5 - delta)) / 2
+    assert value({"name": "bco_pair", "beta": 0.5}, r) == pytest.approx(by_hand, rel=1e-14)
 
 
 def test_discopop_begins_by_lowering_the_chosen_and_then_raises_it() -> None:
