@@ -21,7 +21,7 @@ ASKS = frozenset({"collision", "forward_kl", "reverse_kl"})
 
 def model(seed: int, family: str = "llama") -> PreTrainedModel:
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(deepcopy(FAMILIES[family])).double().eval()
+    return AutoModelForCausalLM.from_config(deepcopy(FAMILIES[family]), attn_implementation="eager").double().eval()
 
 
 def distributions(of: PreTrainedModel) -> torch.Tensor:
