@@ -45,6 +45,9 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "what follows is the sum of both sides"
     ),
     ("wpo", "weights: sides exchanged: responses.paired(likely)"): "what follows is the sum of both sides",
+    ("rrhf", "__call__: sides exchanged: responses.ranked_pairs[:, 0] [2]"): (
+        "it only says which prompt a pair belongs to, and both responses have the same"
+    ),
     ("ld_dpo", "_mean_over_pairs: clamp dropped: times.clamp(min=1)"): (
         "0 / 0 would stand where the other branch is taken, and nothing here has a gradient"
     ),
@@ -220,7 +223,8 @@ def findings(copies: Sequence[tuple[str, str]], jobs: int) -> Iterator[tuple[int
     """(place, what was found) of each (method, source), as they end; every copy in a process of its own."""
     context = get_context("fork")
     _load_what_all_copies_share()
-    waiting, running = iter(enumerate(copies)), {}
+    waiting = iter(enumerate(copies))
+    running: dict[Any, tuple[int, Any]] = {}
     while True:
         while len(running) < jobs and (copy := next(waiting, None)):
             place, (method, source) = copy
@@ -231,12 +235,13 @@ def findings(copies: Sequence[tuple[str, str]], jobs: int) -> Iterator[tuple[int
             running[receiver] = place, process
         if not running:
             return
-        for receiver in connection.wait(list(running)):
+        ended: list[Any] = connection.wait(list(running))
+        for receiver in ended:
             place, process = running.pop(receiver)
             try:
                 finding = receiver.recv()
             except EOFError:
-                finding = Finding("raised", "the process ended")
+                finding = Finding("raised", "its process ended without an answer")
             process.join()
             yield place, finding
 
@@ -263,12 +268,19 @@ def _load_what_all_copies_share() -> None:
 
 def _report(sender: connection.Connection, method: str, source: str) -> None:
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        sender.send(_ask(method, source))
+
+
+def _ask(method: str, source: str) -> Finding:
+    try:
         _install(method, source)
-        finding = _ask_oracles(method)
-        if not finding.is_noticed:
-            by_tests = _ask_tests(method)
-            finding = by_tests if by_tests.outcome != "nothing" else finding
-    sender.send(finding)
+    except Exception as error:  # the copy's
+        return Finding("raised", f"import: {error!r}")
+    by_oracles = _ask_oracles(method)
+    if by_oracles.is_noticed:
+        return by_oracles
+    by_tests = _ask_tests(method)
+    return by_oracles if by_tests.outcome == "nothing" else by_tests
 
 
 def _install(method: str, source: str) -> None:
@@ -306,7 +318,7 @@ def _ask_tests(method: str) -> Finding:
 
     from prefopt.losses import names
 
-    watch = _Watch(method, frozenset(names()), (AssertionError, pytest.fail.Exception))
+    watch = _Watch(method, frozenset(names()), (AssertionError, pytest.fail.Exception), pytest.skip.Exception)
     options = ["--assert=plain", "-p", "no:cacheprovider", f"--hypothesis-profile={PROFILE}"]
     pytest.main([*options, str(ROOT / "tests" / "losses")], plugins=[watch])
     if not watch.num_run and watch.finding.outcome == "nothing":
@@ -317,8 +329,14 @@ def _ask_tests(method: str) -> Finding:
 class _Watch:
     """Has pytest run the tests that concern a method, until one of them finds a number wrong."""
 
-    def __init__(self, method: str, methods: frozenset[str], wrong: tuple[type[BaseException], ...]) -> None:
-        self.method, self.methods, self.wrong = method, methods, wrong
+    def __init__(
+        self,
+        method: str,
+        methods: frozenset[str],
+        wrong: tuple[type[BaseException], ...],
+        skipped: type[BaseException],
+    ) -> None:
+        self.method, self.methods, self.wrong, self.skipped = method, methods, wrong, skipped
         self.finding, self.num_run = Finding("nothing"), 0
 
     def pytest_collection_modifyitems(self, items: list) -> None:
@@ -342,7 +360,7 @@ class _Watch:
 
     def pytest_runtest_makereport(self, item: Any, call: Any) -> None:
         self.num_run += call.when == "call"
-        if call.excinfo is None or item.session.shouldstop:
+        if call.excinfo is None or isinstance(call.excinfo.value, self.skipped) or item.session.shouldstop:
             return
         in_the_copy = Path(call.excinfo.traceback[-1].path).parent == LOSSES
         if isinstance(call.excinfo.value, self.wrong) and not in_the_copy:
@@ -405,7 +423,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(tasks[place][0], whats[place] or "unbroken", *finding, sep=" | ")
 
     columns = ("oracle", "test", "equivalent")
-    table = Table("method", "broken copies", "noticed by an oracle", "by a test", "equivalent")
+    table = Table("method", "copies", "noticed by oracle", "by test", "equivalent")
     total: Counter[str] = Counter()
     faults: list[str] = []
     for method in methods:
