@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 # DeepSpeed looks for ninja on the PATH.
 TEST := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install quickstart test test-all check oracles wheel clean
+.PHONY: help install quickstart test test-all check oracles mutations wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ check: install ## style and types
 
 oracles: install ## the table of methods against numbers recorded from their authors' code
 	$(BIN)/python scripts/check_oracles.py
+
+mutations: install ## breaks every method in small ways and looks whether an oracle or a test notices; about a quarter of an hour
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutation_check.py
 
 wheel: install ## builds dist/*.whl
 	$(BIN)/python -m build --wheel --no-isolation

@@ -106,7 +106,8 @@ def test_what_is_not_as_it_should_be_is_said(check: ModuleType, monkeypatch: pyt
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_every_broken_copy_of_every_method_is_noticed() -> None:
-    result = run("mutation_check.py")
+@pytest.mark.timeout(1200)
+def test_every_broken_copy_of_some_methods_is_noticed() -> None:
+    """`make mutations` breaks all of them, which takes longer than a test run should."""
+    result = run("mutation_check.py", "dpo", "ipo", "kto", "modpo", "orpo", "rrhf", "simpo")
     assert result.returncode == 0, result.stdout + result.stderr
