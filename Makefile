@@ -40,7 +40,7 @@ check: install ## style and types
 oracles: install ## the table of methods against numbers recorded from their authors' code
 	$(BIN)/python scripts/check_oracles.py
 
-mutations: install ## breaks every method in small ways and looks whether an oracle or a test notices; about a quarter of an hour
+mutations: install ## breaks every method in small ways and looks whether an oracle or a test notices; about eight minutes
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutation_check.py
 
 wheel: install ## builds dist/*.whl
