@@ -107,13 +107,17 @@ def prepare_data(run: RunSettings, cache: Path) -> Prepared:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with _deepspeed_quiet():
         from prefopt.data.dataset import prepare
+        from prefopt.train.mismatched import check_prompts_differ
 
     loss = make_loss(run.loss)
     revision = run.model.revision if run.model.tokenizer is None else None
     prepared = prepare(run.data, tokenizer_path(run), loss.needs, cache, revision)
-    if isinstance(loss, WeighsMargins) and loss.num_margins and not run.data.margins:
-        for rows in (prepared.train, *prepared.eval.values()):
-            check_num_margins(run, loss.num_margins, len((rows[0].margins or [[]])[0]), f"the rows of {rows.name} have")
+    for rows in filter(len, (prepared.train, *prepared.eval.values())):
+        if isinstance(loss, WeighsMargins) and loss.num_margins and not run.data.margins:
+            (first, *_) = rows[0].margins or [[]]
+            check_num_margins(run, loss.num_margins, len(first), f"the rows of {rows.name} have")
+        if "kl" in loss.needs:
+            check_prompts_differ(rows.prompt_hashes, rows.name)
     return prepared
 
 

@@ -126,6 +126,25 @@ def test_a_reference_for_a_loss_that_has_none(material: tuple[Path, Path, Path],
     refused(words, cache, tmp_path / "run", 2, "model.reference", "simpo")
 
 
+def test_a_baseline_needs_two_prompts(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, _, cache = material
+    rows = tmp_path / "one_prompt.jsonl"
+    rows.write_text(
+        "".join(json.dumps({"prompt": "p", "completion": f"a{i}", "label": i < 3}) + "\n" for i in range(9))
+    )
+    words = ["train", *overrides(model, rows, tmp_path / "run", "loss=kto", "data.eval_size=0")]
+    refused(words, cache, tmp_path / "run", 2, "train: all 9 rows have the same prompt", "at least two prompts")
+
+
+def test_rows_with_another_number_of_margins(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, _, cache = material
+    rows = tmp_path / "margin.jsonl"
+    pair = {"chosen": "a", "rejected": "b", "margin": 1.5}
+    rows.write_text("".join(json.dumps({"prompt": f"p{i}", **pair}) + "\n" for i in range(12)))
+    words = ["train", *overrides(model, rows, tmp_path / "run", "loss=modpo", "loss.weights=[0.4,0.3,0.3]")]
+    refused(words, cache, tmp_path / "run", 2, "loss=modpo weighs 2 margins, the rows of train have 1")
+
+
 def test_a_batch_that_cannot_be_reached(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
     model, _, cache = material
     rows = tmp_path / "ranked.jsonl"

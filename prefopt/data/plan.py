@@ -87,7 +87,8 @@ def make_plan(
     """
     if len(counts) and counts.max() > batch_size:
         raise UserError(
-            f"train.batch_size={batch_size} cannot be reached: one prompt alone has {int(counts.max())} pairs",
+            f"train.batch_size={batch_size} cannot be reached: one prompt alone has {int(counts.max())} pairs"
+            " (or labelled responses)",
             "raise train.batch_size, or take data.pairs=best_vs_worst",
         )
     steps: list[np.ndarray] = []

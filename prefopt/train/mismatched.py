@@ -74,17 +74,22 @@ def longest_row(data: EncodedSet) -> int:
     return int((prompts + data.response_lengths).max(initial=0))
 
 
-def _donors(prompt_hashes: np.ndarray, name: str) -> np.ndarray:
-    """[E] for each row the next one, around the end, whose prompt is another.
+def check_prompts_differ(prompt_hashes: np.ndarray, name: str) -> None:
+    """Refuse rows without a response to another prompt.
 
     Raises: UserError where all prompts are the same.
     """
-    num_rows = len(prompt_hashes)
-    if num_rows and (prompt_hashes == prompt_hashes[0]).all():
+    if len(prompt_hashes) and (prompt_hashes == prompt_hashes[0]).all():
         raise UserError(
-            f"{name}: all {num_rows} rows have the same prompt, so no response answers another one",
+            f"{name}: all {len(prompt_hashes)} rows have the same prompt, so no response answers another one",
             "the method's baseline needs at least two prompts; use other data or another loss",
         )
+
+
+def _donors(prompt_hashes: np.ndarray, name: str) -> np.ndarray:
+    """[E] for each row the next one, around the end, whose prompt is another. Raises: as `check_prompts_differ`."""
+    check_prompts_differ(prompt_hashes, name)
+    num_rows = len(prompt_hashes)
     donors = (np.arange(num_rows) + 1) % max(1, num_rows)
     while (same := prompt_hashes[donors] == prompt_hashes).any():
         donors[same] = (donors[same] + 1) % num_rows
