@@ -45,4 +45,9 @@ if __name__ == "__main__":
     from prefopt.lifetime import die_with_parent
 
     die_with_parent()
-    sys.exit(main(Path(sys.argv[1])))
+    code = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is written and the process group is closed. Threads of the communication libraries that outlive it have
+    # been seen to abort a finished rank while the interpreter goes down (ZeRO-3 on two CPU processes, 1 run in many).
+    os._exit(code)
