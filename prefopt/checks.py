@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from prefopt.batch import WeighsMargins
 from prefopt.errors import UserError
 from prefopt.losses import make_loss
-from prefopt.model.files import ADAPTER_CONFIG
+from prefopt.model.files import adapter_folder, base_of
 from prefopt.model_check import check_model, check_tokenizer
 from prefopt.needs import LIVE
 from prefopt.settings import DataSettings, MarginSettings, RunSettings, SourceSettings
@@ -148,19 +146,8 @@ def check_margins(run: RunSettings, needs: frozenset[str]) -> None:
                 raise UserError(f"{where}.{key} is not set", f"{where} of kind {margin.kind} needs it")
         _require(margin.beta > 0, f"{where}.beta", margin.beta, "above 0")
         if margin.path is not None:
-            _check_margin_model(f"{where}.path", margin.path)
-
-
-def _check_margin_model(key: str, path: str) -> None:
-    """A margin model is a whole model, or adapters that name the model they belong to."""
-    adapters = Path(path).expanduser() / ADAPTER_CONFIG
-    if not adapters.is_file():
-        check_model(key, path)
-        return
-    base = json.loads(adapters.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
-        raise UserError(f"{key}: {adapters} does not name the model that the adapters belong to")
-    check_model(key, base)
+            adapters = adapter_folder(margin.path) if margin.kind == "implicit" else None
+            check_model(f"{where}.path", base_of(adapters) if adapters else margin.path)
 
 
 def _sources(run: RunSettings) -> Iterator[tuple[str, SourceSettings]]:

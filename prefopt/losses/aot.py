@@ -34,7 +34,8 @@ class AOT:
 
     Rewards (for the log): beta * (logp - ref).
     Deviations: TRL sorts within a micro-batch on one device, so that its loss changes with gradient accumulation; here
-    the whole step is sorted. The paper's soft sorting is left out: hard sorting, as in TRL.
+    the whole step is sorted, and pairs of exactly equal values rank in the order in which the step was cut. The paper's
+    soft sorting is left out: hard sorting, as in TRL.
     """
 
     variant: str = "paired"

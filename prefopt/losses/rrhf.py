@@ -62,8 +62,8 @@ class RRHF:
 
     def __call__(self, responses: Responses) -> LossOutput:
         p = self._length_normalised(responses)
-        lower, higher = p[responses.ranked_pairs[:, 1]], p[responses.ranked_pairs[:, 0]]
-        hinge = responses.per_example((lower - higher).clamp(min=0), responses.ranked_pairs[:, 0])
+        higher, lower = responses.ranked_pairs.unbind(1)
+        hinge = responses.per_example((p[lower] - p[higher]).clamp(min=0), higher)
         components = (
             Component("rank", hinge, Unit.EXAMPLE, self.rank_weight),
             Component("nll", self._nll(responses), Unit.EXAMPLE),

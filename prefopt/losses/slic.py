@@ -120,7 +120,8 @@ class SLiC:
     def _list_rank(self, responses: Responses, beta: float) -> Tensor:
         """[E] hinge over every two candidates whose scores differ, by how many places they are apart."""
         candidate = self._is_candidate(responses)
-        higher, lower = responses.ranked_pairs[candidate[responses.ranked_pairs].all(1)].unbind(1)
+        ranked = responses.ranked_pairs
+        higher, lower = ranked[candidate[ranked].all(1)].unbind(1)
         place = lower.new_zeros(len(candidate)).index_add(0, lower, lower.new_ones(len(lower)))
         hinge = beta * (place[lower] - place[higher]) - responses.logps[higher] + responses.logps[lower]
         return responses.per_example(hinge.clamp(min=0), higher)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from prefopt.errors import RunError, UserError
@@ -53,6 +54,23 @@ def _download(name: str, revision: str | None) -> Path:
             f" ({type(error).__name__})",
             "connect once to download it, or give the path of a local folder",
         ) from None
+
+
+def adapter_folder(path: str) -> Path | None:
+    """The folder that `path` means where it holds adapters; None for a whole model or a hub name."""
+    folder = Path(path).expanduser()
+    return folder if (folder / ADAPTER_CONFIG).is_file() else None
+
+
+def base_of(folder: Path) -> str:
+    """The model that the adapters in `folder` were trained on, as they name it.
+
+    Raises: UserError where they name none.
+    """
+    base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"{folder / ADAPTER_CONFIG} does not name the model that the adapters belong to")
+    return str(base)
 
 
 def fingerprint(folder: Path) -> str:

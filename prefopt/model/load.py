@@ -30,7 +30,7 @@ def load_policy(settings: ModelSettings, path: str | None = None, *, longest: in
     Raises: UserError for a folder that is no causal language model, lacks weights or has broken ones, or whose
         positions end before `longest`.
     """
-    folder = model_folder(path or settings.path, settings.revision)
+    folder = _folder(settings, path)
     config = _config(folder, longest)
     model = _weights(folder, config, settings, AutoModelForCausalLM, frozenset())
     return _policy(Policy, model, settings, adapters, "CAUSAL_LM")
@@ -43,7 +43,7 @@ def load_reward_policy(
 
     Raises: as `load_policy`; also for a family without such a head and for a head with several labels.
     """
-    folder = model_folder(path or settings.path, settings.revision)
+    folder = _folder(settings, path)
     config = _config(folder, longest)
     if "score.weight" in stored_tensors(folder) and config.num_labels != 1:
         raise UserError(f"model.path: {folder} has a head of {config.num_labels} labels, a reward model has one")
@@ -56,6 +56,13 @@ def load_reward_policy(
     if not hasattr(model, HEAD):
         raise UserError(f"model.path: transformers has no scalar head named {HEAD} for {config.model_type} models")
     return _policy(RewardPolicy, model, settings, adapters, "SEQ_CLS")
+
+
+def _folder(settings: ModelSettings, path: str | None) -> Path:
+    """Where the model lies. A revision is one of `settings.path` and says nothing of another repository."""
+    if path is None or path == settings.path:
+        return model_folder(settings.path, settings.revision)
+    return model_folder(path)
 
 
 def _config(folder: Path, longest: int) -> PreTrainedConfig:

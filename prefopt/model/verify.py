@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from prefopt.model.attention import default_attention
-from prefopt.model.files import ADAPTER_CONFIG
+from prefopt.model.files import adapter_folder
 
 
 def largest_difference(model: PreTrainedModel, probe: dict[str, torch.Tensor]) -> float:
@@ -36,7 +36,7 @@ def load_as_users_do(folder: str, scalar_head: bool) -> PreTrainedModel:
     """The model in a folder, or the one that the adapters in it belong to with them in place."""
     if not scalar_head:
         return AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    if (Path(folder) / ADAPTER_CONFIG).is_file():
+    if adapter_folder(folder) is not None:
         from peft import AutoPeftModelForSequenceClassification  # puts the trained head back too
 
         loaded: Any = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype="auto")

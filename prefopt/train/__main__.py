@@ -49,5 +49,5 @@ if __name__ == "__main__":
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything is written and the process group is closed. Threads of the communication libraries that outlive it have
-    # been seen to abort a finished rank while the interpreter goes down (ZeRO-3 on two CPU processes, 1 run in many).
+    # been seen to abort a rank while the interpreter goes down (ZeRO-3 on two CPU processes, torch 2.13, once).
     os._exit(code)

@@ -30,6 +30,7 @@ from prefopt.train.display import Display, summarise
 from prefopt.train.engine import Engine
 from prefopt.train.evaluate import evaluate
 from prefopt.train.finish import save_and_verify
+from prefopt.train.mismatched import longest_row
 from prefopt.train.optim import learning_rates
 from prefopt.train.rows import Rows
 from prefopt.train.sample import sample
@@ -66,7 +67,7 @@ class Trainer:
 
     def _load_model_and_rows(self) -> tuple[Rows, dict[str, Rows]]:
         settings, sets = self.settings, [self.prepared.train, *self.prepared.eval.values()]
-        longest = max(Rows.longest(s) for s in sets)
+        longest = max(longest_row(s) for s in sets)
         torch.manual_seed(settings.train.seed)
         load = load_reward_policy if "rewards" in self.loss.needs else load_policy
         self.engine.wrap(load(settings.model, longest=longest))

@@ -10,8 +10,8 @@ import numpy as np
 
 from prefopt.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from prefopt.errors import RunError, UserError
-from prefopt.model.adapters import base_of, load_merged
-from prefopt.model.files import ADAPTER_CONFIG, adapters_fingerprint, fingerprint, model_folder
+from prefopt.model.adapters import load_merged
+from prefopt.model.files import adapter_folder, adapters_fingerprint, base_of, fingerprint, model_folder
 from prefopt.model.layout import settle_layout
 from prefopt.model.load import load_policy, load_reward_policy, stored_tensors
 from prefopt.model.policy import HEAD, Policy
@@ -104,8 +104,8 @@ def _loaded(engine: Engine, key: str, margin: MarginSettings, longest: int) -> I
         if f"{HEAD}.weight" not in stored_tensors(model_folder(margin.path)):
             raise UserError(f"{key}.path: {margin.path} has no trained scalar head", "train one: loss=reward_bt")
         policy = load_reward_policy(settings, margin.path, longest=longest, adapters=False)
-    elif (Path(margin.path) / ADAPTER_CONFIG).is_file():
-        policy = load_merged(settings, Path(margin.path), longest=longest)
+    elif (adapters := adapter_folder(margin.path)) is not None:
+        policy = load_merged(settings, adapters, longest=longest)
     else:
         policy = load_policy(settings, margin.path, longest=longest, adapters=False)
     policy = policy.to(engine.device).eval().requires_grad_(False)
@@ -115,9 +115,10 @@ def _loaded(engine: Engine, key: str, margin: MarginSettings, longest: int) -> I
 
 
 def _fingerprint(path: str) -> str:
-    if (Path(path) / ADAPTER_CONFIG).is_file():
-        return f"{fingerprint(model_folder(base_of(Path(path))))} {adapters_fingerprint(Path(path))}"
-    return fingerprint(model_folder(path))
+    adapters = adapter_folder(path)
+    if adapters is None:
+        return fingerprint(model_folder(path))
+    return f"{fingerprint(model_folder(base_of(adapters)))} {adapters_fingerprint(adapters)}"
 
 
 def _check_tokenizer(engine: Engine, key: str, path: str) -> None:
@@ -127,7 +128,7 @@ def _check_tokenizer(engine: Engine, key: str, path: str) -> None:
     """
     model = engine.run.model
     own = load_tokenizer(model.tokenizer or model.path, model.revision, None)
-    folder = Path(path) if (Path(path) / ADAPTER_CONFIG).is_file() else model_folder(path)
+    folder = adapter_folder(path) or model_folder(path)
     if not any(folder.glob("tokenizer*")):
         raise UserError(f"{key}.path: {path} holds no tokenizer to compare with the policy's", "copy it there")
     if tokenizer_fingerprint(load_tokenizer(str(folder), None, None)) != tokenizer_fingerprint(own):

@@ -89,8 +89,7 @@ def check_prompts_differ(prompt_hashes: np.ndarray, name: str) -> None:
 def _donors(prompt_hashes: np.ndarray, name: str) -> np.ndarray:
     """[E] for each row the next one, around the end, whose prompt is another. Raises: as `check_prompts_differ`."""
     check_prompts_differ(prompt_hashes, name)
-    num_rows = len(prompt_hashes)
-    donors = (np.arange(num_rows) + 1) % max(1, num_rows)
-    while (same := prompt_hashes[donors] == prompt_hashes).any():
-        donors[same] = (donors[same] + 1) % num_rows
-    return donors
+    # Where a run of equal prompts ends and another begins; behind the last of them comes the first.
+    begins = np.flatnonzero(prompt_hashes != np.roll(prompt_hashes, 1))
+    following = np.searchsorted(begins, np.arange(len(prompt_hashes)), side="right")
+    return begins[following % max(1, len(begins))] if len(begins) else begins

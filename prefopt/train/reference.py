@@ -34,7 +34,7 @@ def column_key(run: RunSettings, rows: Rows, layout: str, model: str | None = No
     model: the fingerprint of another model than the reference. more: what else it depends on.
     """
     if model is None:
-        model = fingerprint(model_folder(run.model.reference or run.model.path, run.model.revision))
+        model = fingerprint(_reference_folder(run))
     content = {
         "code": CODE_VERSION,
         "model": model,
@@ -45,6 +45,14 @@ def column_key(run: RunSettings, rows: Rows, layout: str, model: str | None = No
         **more,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _reference_folder(run: RunSettings) -> Path:
+    """Where the reference lies. A revision is one of `model.path` and says nothing of another repository."""
+    if names_another_reference(run):
+        assert run.model.reference is not None
+        return model_folder(run.model.reference)
+    return model_folder(run.model.path, run.model.revision)
 
 
 def attach_reference(

@@ -13,7 +13,7 @@ import numpy as np
 from prefopt.batch import Batch, Encoded, MicroBatch
 from prefopt.data.plan import Cut, cut
 from prefopt.pack import pack
-from prefopt.train.mismatched import MismatchedSet, longest_row
+from prefopt.train.mismatched import MismatchedSet
 
 if TYPE_CHECKING:
     from prefopt.data.encoded_set import EncodedSet
@@ -48,11 +48,6 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.data)
-
-    @staticmethod
-    def longest(data: EncodedSet) -> int:
-        """Tokens of the longest prompt with one of its responses."""
-        return longest_row(data)
 
     @property
     def num_responses(self) -> int:

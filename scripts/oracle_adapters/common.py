@@ -87,7 +87,6 @@ class Adapter(NamedTuple):
     read: Callable[[dict], Inputs]
     settings: Callable[[dict], list[tuple[float, dict]]]  # (weight, loss settings): a mixture is a sum
     parts: Callable[[LossOutput, Responses], dict[str, Any]]
-    covers: Callable[[dict], bool] = lambda h: True  # False: prefopt lacks this reading; the table counts such cases
     more: Callable[[dict, Responses], dict[str, Any]] = lambda h, r: {}  # parts that depend on the settings
 
 

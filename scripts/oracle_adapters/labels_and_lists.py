@@ -175,6 +175,11 @@ def _verdicts(inputs: dict) -> Inputs:
     return Inputs({"logits": [logits]}, responses)
 
 
+def _verdict_settings(h: dict) -> list[tuple[float, dict]]:
+    assert (h["good_token_id"], h["bad_token_id"]) == (GOOD, BAD)
+    return [(1.0, {"name": "rank_pointwise"})]
+
+
 def _verdict_parts(output: LossOutput, responses: Responses) -> dict[str, Any]:
     assert responses.margins is not None
     return {
@@ -193,9 +198,8 @@ ADAPTERS: dict[str, Adapter] = {
     "reward_bt": Adapter(_rewards_of_pairs, _reward_settings, _reward_parts),
     "slic_hf_pointwise": Adapter(
         _verdicts,
-        lambda h: [(1.0, {"name": "rank_pointwise"})],
+        _verdict_settings,
         _verdict_parts,
-        covers=lambda h: (h["good_token_id"], h["bad_token_id"]) == (GOOD, BAD),
     ),
 }
 END_TO_END: dict[str, Any] = {
