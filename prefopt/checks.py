@@ -61,6 +61,11 @@ def _check_model(run: RunSettings, needs: frozenset[str]) -> None:
                 "leave it out, or choose a loss that needs one (dpo)",
             )
         check_model("model.reference", model.reference)
+    if model.layout == "padded" and model.attention != "auto":
+        raise UserError(
+            f"model.attention={model.attention} has no effect: padded rows keep the model's own attention",
+            "leave it out, or use model.layout=auto",
+        )
     if model.lora is not None:
         lora = model.lora
         _require(lora.r >= 1, "model.lora.r", lora.r, "1 or more")

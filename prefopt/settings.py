@@ -99,6 +99,7 @@ class ModelSettings:
     reference: str | None = None
     dtype: str = one_of("float32", "bfloat16")
     layout: str = one_of("auto", "shared", "packed", "padded")
+    attention: str = one_of("auto", "segments", "flex")
     gradient_checkpointing: bool = False
     lora: LoraSettings | None = None
 

@@ -255,6 +255,10 @@ def test_settings_that_cannot_work_together_are_refused(override: str, said: str
     assert said in refusal(QUICKSTART, override)
 
 
+def test_an_attention_kernel_has_no_effect_on_padded_rows() -> None:
+    assert "model.attention=flex has no effect" in refusal(QUICKSTART, "model.layout=padded", "model.attention=flex")
+
+
 def test_best_metric_needs_an_evaluation() -> None:
     best = "train.best_metric=eval/heldout/loss"
     assert "train.eval_every" in refusal(QUICKSTART, best, "train.eval_every=never")

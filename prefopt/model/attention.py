@@ -7,7 +7,8 @@ queries, sliding windows, soft-capping and rotary variants come from the model, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,17 +16,42 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-from prefopt.batch import Segment, Span
+from prefopt.batch import Segment
+from prefopt.model.flex import FlexLayout
 
 NAME = "prefopt_shared"
 
 
 class SharedLayout:
-    """The segments of a batch, and the masks that its attention calls have in common (layers share them)."""
+    """The segments of a batch, and what its attention calls have in common (layers share it).
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
+    kernel: "segments", one call for each prompt with its first response and one for each further response; or "flex",
+    one call of FlexAttention for all of them.
+    """
+
+    def __init__(self, segments: Sequence[Segment], kernel: str = "segments") -> None:
         self.segments = segments
+        self.kernel = kernel
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
+
+    @cached_property
+    def parts(self) -> list[int]:
+        """Lengths along the axis: for each segment its prompt and each of its responses."""
+        return [s.stop - s.start for prompt, responses in self.segments for s in (prompt, *responses)]
+
+    @cached_property
+    def calls(self) -> list[int]:
+        """Lengths along the axis of the queries of each call: the prompt with its first response, further responses."""
+        lengths = []
+        for prompt, responses in self.segments:
+            lengths.append((responses[0] if responses else prompt).stop - prompt.start)
+            lengths += [response.stop - response.start for response in responses[1:]]
+        return lengths
+
+    @cached_property
+    def flex(self) -> FlexLayout:
+        """The same for FlexAttention."""
+        return FlexLayout(self.segments)
 
     def mask(self, num_queries: int, num_keys: int, window: int | None, device: torch.device) -> Tensor:
         """[num_queries, num_keys], True where a query may look: causal, the queries being the last of the keys.
@@ -58,41 +84,54 @@ def shared_prompt_attention(
 ) -> tuple[Tensor, None]:
     """transformers' attention signature. query [1, H, T, D], key and value [1, H_kv, T, D] -> ([1, T, H, D], None).
 
-    The prompt and its first response lie side by side and are one causal call; each further response is a call of its
-    own whose keys are the prompt's and its own.
-
     Raises: NotImplementedError for attention sinks and dropout, which it does not compute.
     """
     if shared_layout is None or s_aux is not None or dropout or query.shape[0] != 1:
         raise NotImplementedError("shared-prompt attention runs packed batches without sinks and without dropout")
-    variant = (shared_layout, scaling, sliding_window, softcap)
-    outputs = []
-    for prompt, responses in shared_layout.segments:
-        first = Span(prompt.start, responses[0].stop) if responses else prompt
-        outputs.append(_attend(query, key, value, first, (first,), *variant))
-        for response in responses[1:]:
-            if response.start < response.stop:
-                keys = (prompt, response)
-                outputs.append(
-                    _attend(query, key, value, response, keys, shared_layout, scaling, sliding_window, softcap)
-                )
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+    attend = shared_layout.flex.attend if shared_layout.kernel == "flex" else _segments(shared_layout)
+    return attend(query, key, value, scaling, sliding_window, softcap).transpose(1, 2).contiguous(), None
+
+
+Attend = Callable[[Tensor, Tensor, Tensor, float | None, int | None, float | None], Tensor]
+"""query, key, value, scaling, window, softcap -> [1, H, T, D]."""
+
+
+def _segments(layout: SharedLayout) -> Attend:
+    """The prompt and its first response lie side by side and are one causal call; each further response is a call of
+    its own whose keys are the prompt's and its own.
+
+    The axis is split, not sliced: the gradient of a slice is a whole axis of zeros, that of a split is one copy.
+    """
+
+    def attend(
+        query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, softcap: float | None
+    ) -> Tensor:
+        queries = iter(query.split(layout.calls, dim=2))
+        keys, values = iter(key.split(layout.parts, dim=2)), iter(value.split(layout.parts, dim=2))
+        outputs = []
+        for _, responses in layout.segments:
+            prompt = next(keys), next(values)
+            for _ in responses or (None,):
+                own = (next(keys), next(values)) if responses else None
+                q = next(queries)
+                if q.shape[2]:
+                    k, v = prompt if own is None else (torch.cat(two, dim=2) for two in zip(prompt, own, strict=True))
+                    outputs.append(_attend(q, k, v, layout, scaling, window, softcap))
+        return torch.cat(outputs, dim=2)
+
+    return attend
 
 
 def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    queries: Span,
-    keys: tuple[Span, ...],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
     layout: SharedLayout,
     scaling: float | None,
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    q = query[:, :, queries.start : queries.stop]
-    k = _gather(key, keys)
-    v = _gather(value, keys)
+    """Attention of queries that are the last of the keys."""
     num_queries, num_keys = q.shape[2], k.shape[2]
     if window is not None and window >= num_keys:
         window = None
@@ -102,11 +141,6 @@ def _attend(
         return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
     mask = layout.mask(num_queries, num_keys, window, q.device)
     return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=True)
-
-
-def _gather(values: Tensor, spans: tuple[Span, ...]) -> Tensor:
-    parts = [values[:, :, s.start : s.stop] for s in spans]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def _soft_capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scaling: float | None, softcap: float) -> Tensor:

@@ -26,6 +26,7 @@ class Policy(nn.Module):
 
     layout: shared: packed, the prompt once for all its responses. packed: the prompt repeated for each response.
         padded: one padded row per response, for models whose attention cannot be told where rows end.
+    kernel: what computes the attention of a packed layout: "segments" or "flex", see `SharedLayout`.
     has_adapters: `model` is a peft model around the transformers model.
     """
 
@@ -36,6 +37,7 @@ class Policy(nn.Module):
         self.model = model
         self.has_adapters = has_adapters
         self.layout = layout
+        self.kernel = "segments"
         self._own_attention = attention.default_attention(self.pretrained)
         self.use_layout(layout)
 
@@ -98,7 +100,7 @@ class Policy(nn.Module):
         output = self.pretrained.base_model(
             input_ids=batch.input_ids[None],
             position_ids=batch.position_ids[None],
-            shared_layout=attention.SharedLayout(batch.segments),
+            shared_layout=attention.SharedLayout(batch.segments, self.kernel),
             use_cache=False,
         )
         return output.last_hidden_state[0]

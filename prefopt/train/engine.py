@@ -94,6 +94,12 @@ class Engine:
         return self.module(batch, asks, self.live_reference)
 
     @property
+    def arithmetic(self) -> torch.dtype:
+        """What the forward pass computes in."""
+        own = next(self.policy.parameters()).dtype
+        return torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else own
+
+    @property
     def in_force(self) -> str:
         """One line: what really runs, read from the engine and not from the recipe."""
         kind = "one process" if self.world_size == 1 else f"DDP over {self.world_size} processes"
@@ -105,6 +111,7 @@ class Engine:
         return (
             f"{kind}{backend} on {self.device.type}, {type(self._own_optimizer).__name__}, {dtype} weights,"
             f" autocast {self.accelerator.mixed_precision}, layout {self.policy.layout},"
+            f" attention {'of the model' if self.policy.layout == 'padded' else self.policy.kernel},"
             f" {'no clipping' if clip is None else f'clipping at {clip:g}'}"
         )
 

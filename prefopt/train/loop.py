@@ -19,6 +19,7 @@ from prefopt.data.tokenizer import load_tokenizer
 from prefopt.errors import UserError, did_you_mean
 from prefopt.losses import make_loss
 from prefopt.model.files import model_folder
+from prefopt.model.kernel import settle_kernel
 from prefopt.model.layout import settle_layout
 from prefopt.model.load import load_policy, load_reward_policy
 from prefopt.settings import RunSettings, load
@@ -74,6 +75,10 @@ class Trainer:
         layout = settle_layout(self.engine.policy, self.engine, settings.model.layout)
         if layout == "padded" and settings.model.layout == "auto":
             self.display.say("this model cannot keep packed rows apart: prompts are repeated, one padded row each")
+        if layout != "padded" and (
+            said := settle_kernel(self.engine.policy, settings.model.attention, self.engine.arithmetic)
+        ):
+            self.display.say(said)
         self.display.say(self.engine.in_force)
         cache, say = cache_folder(settings.data), self.display.say
         rows = rows_with_columns(self.engine, self.loss.needs, sets, cache, longest, say)
