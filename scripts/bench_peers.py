@@ -1,13 +1,13 @@
 """Train prefopt and TRL on the same rows, side by side, and compare speed, memory and losses.
 
-    python scripts/bench_peers.py --trl FOLDER [--sets hh qa chat] [--methods dpo orpo simpo] [--repeats 3]
+    python scripts/bench_peers.py [--sets hh qa chat] [--methods dpo orpo simpo] [--repeats 3] [--trl FOLDER]
 
 Both tools train the same model on the same rows in the same order with the same optimiser and the same pairs a step, in
 processes of their own, in alternation. TRL runs in each of the configurations that `PEERS` lists (micro-batches of one,
 two, or all pairs of a step; reference live or precomputed); its fastest is what prefopt is compared with. Losses of
 every step must agree to 1e-4. Prints a table and writes JSON; exits 1 where losses differ.
 
---trl: a folder with TRL, made by `pip install --no-deps --target FOLDER trl==1.16.0`; it is no dependency of prefopt.
+TRL comes with the extra `bench`, or lies in the folder that --trl names; it is no dependency of prefopt.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Bench:
         module = "bench.with_prefopt" if tool.peer is None else "bench.with_trl"
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent), str(arguments.trl)]),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), arguments.trl])),
             "OMP_NUM_THREADS": str(arguments.threads),
             "OMP_WAIT_POLICY": "passive",
             "HF_HUB_OFFLINE": "1",
@@ -274,16 +274,20 @@ def _machine(arguments: argparse.Namespace) -> dict[str, Any]:
         "threads": arguments.threads,
         "python": platform.python_version(),
         **{name: version(name) for name in names},
-        "trl": next(Path(arguments.trl).glob("trl-*.dist-info")).name.split("-")[1],
+        "trl": _trl_version(arguments.trl),
         "model": arguments.model,
         "steps": arguments.steps,
         "repeats": arguments.repeats,
     }
 
 
+def _trl_version(folder: str | None) -> str:
+    return version("trl") if folder is None else next(Path(folder).glob("trl-*.dist-info")).name.split("-")[1]
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trl", required=True, help="a folder with TRL")
+    parser.add_argument("--trl", help="a folder with TRL; default: the installed one")
     parser.add_argument("--sets", nargs="+", default=["hh", "qa", "chat"], choices=list(SETS))
     parser.add_argument("--methods", nargs="+", default=["dpo", "orpo", "simpo"], choices=list(LOSSES))
     parser.add_argument("--dtype", default="float32", choices=["float32", "bf16"])
