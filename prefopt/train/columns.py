@@ -10,6 +10,7 @@ from prefopt.train.engine import Engine
 from prefopt.train.margins import attach_margins
 from prefopt.train.reference import attach_live_reference, attach_reference
 from prefopt.train.rows import Rows
+from prefopt.train.work import tokens_per_entry
 
 if TYPE_CHECKING:
     from prefopt.data.encoded_set import EncodedSet
@@ -29,7 +30,8 @@ def rows_with_columns(
 
     Raises: UserError or RunError for models that cannot serve and numbers that are not finite.
     """
-    found = {data.name: Rows(data, needs, engine.policy.shares_prompts) for data in sets}
+    worth = tokens_per_entry(engine.policy)
+    found = {data.name: Rows(data, needs, engine.policy.shares_prompts, worth) for data in sets}
     for rows in found.values():
         if "reference" in needs:
             attach_reference(engine, needs, rows, cache, longest, say)

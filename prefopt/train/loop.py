@@ -14,7 +14,7 @@ from rich.console import Console
 from prefopt.batch import Loss, MicroBatch, Unit
 from prefopt.cache import cache_folder
 from prefopt.data.dataset import Prepared, open_prepared
-from prefopt.data.plan import Plan, cut, make_plan
+from prefopt.data.plan import Cut, Plan, make_plan
 from prefopt.data.tokenizer import load_tokenizer
 from prefopt.errors import UserError, did_you_mean
 from prefopt.losses import make_loss
@@ -37,6 +37,7 @@ from prefopt.train.sample import sample
 from prefopt.train.signals import StopFlag
 from prefopt.train.step import NonFiniteError, train_step
 from prefopt.train.track import Clock, MetricsFile, Tracker
+from prefopt.train.work import balance
 
 STOPPED = 75
 """Exit code of a run that was asked to stop and saved itself: the same command goes on (EX_TEMPFAIL)."""
@@ -83,15 +84,12 @@ class Trainer:
     def _make_plan(self) -> Plan:
         train = self.settings.train
         return make_plan(
-            self.rows.costs,
             self.rows.counts,
             self.prepared.train.sources,
             batch_size=train.batch_size,
             epochs=train.epochs,
             max_steps=train.max_steps,
             seed=train.seed,
-            num_ranks=self.engine.world_size,
-            tokens_per_micro_batch=train.tokens_per_micro_batch,
         )
 
     def _resume(self) -> Progress | None:
@@ -150,7 +148,8 @@ class Trainer:
 
     def _step(self, step: int, clock: Clock, stop: bool) -> bool:
         self.engine.set_lr(self.rates[step])
-        micro_batches = self.rows.micro_batches(self.plan.cut(step), self.engine.rank)
+        dealt = self._cut(self.rows, step)
+        micro_batches = self.rows.micro_batches(dealt, self.engine.rank)
         baseline = () if self.rows.baseline is None else self._baseline(self.rows.baseline, step)
         try:
             result = train_step(self.engine, self.loss, micro_batches, step, stop, baseline)
@@ -163,7 +162,8 @@ class Trainer:
         timings = clock.read(tokens, units[Unit.PAIR] or units[Unit.RESPONSE])
         place = {"step": step + 1, "epoch": self.plan.epoch(step + 1)}
         if (step + 1) % self.settings.train.log_every == 0 or step + 1 == len(self.plan):
-            values = {**place, "lr": self.rates[step], **result, **timings}
+            wasted = balance(self.rows, dealt, self.engine.policy.layout)
+            values = {**place, "lr": self.rates[step], **result, **wasted, **timings}
             self.metrics.write(values)
             self.tracker.log(values, step + 1)
         self.display.step(step + 1, {**result, **timings})
@@ -171,9 +171,10 @@ class Trainer:
 
     def _baseline(self, rows: Rows, step: int) -> list[MicroBatch]:
         """This rank's share of the step's prompts with responses to other prompts."""
-        train = self.settings.train
-        dealt = cut(self.plan.steps[step], rows.costs, self.engine.world_size, train.tokens_per_micro_batch)
-        return rows.micro_batches(dealt, self.engine.rank)
+        return rows.micro_batches(self._cut(rows, step), self.engine.rank)
+
+    def _cut(self, rows: Rows, step: int) -> Cut:
+        return rows.cut(self.plan.steps[step], self.engine.world_size, self.settings.train.tokens_per_micro_batch)
 
     def _evaluate(self) -> dict[str, float]:
         """Held-out metrics of every eval set; nothing where train.eval_every is never."""

@@ -22,6 +22,10 @@ TIMINGS = frozenset({"tokens_per_second", "pairs_per_second", "peak_memory_bytes
 """Keys of metrics.jsonl that depend on the machine; all others are the same in a resumed run, bit for bit."""
 
 
+CUT_METRICS = frozenset({"imbalance", "padding_share"})
+"""Keys that say how well the steps were cut: the same in a resumed run, others for another token budget or layout."""
+
+
 class MetricsFile:
     """One JSON object per line: step, epoch, every metric. Written by rank 0."""
 
