@@ -249,10 +249,18 @@ def test_missing_config_dir_is_refused(tmp_path: Path) -> None:
         ("sample.temperature=-1", "sample.temperature"),
         ("data.eval={}", "held-out prompts"),
         ("loss.lam=-1", "lam must be 0 or more"),
+        ("train.tokens_per_micro_batch=0", "auto, or 1 or more tokens"),
+        ("train.tokens_per_micro_batch=most", "auto, or 1 or more tokens"),
     ],
 )
 def test_settings_that_cannot_work_together_are_refused(override: str, said: str) -> None:
     assert said in refusal(QUICKSTART, override)
+
+
+def test_a_measured_token_budget_is_refused_where_nothing_can_be_tried() -> None:
+    auto = "train.tokens_per_micro_batch=auto"
+    assert compose([QUICKSTART, auto]).train.tokens_per_micro_batch == "auto"
+    assert "cannot be tried" in refusal(QUICKSTART, auto, "deepspeed=zero2")
 
 
 def test_best_metric_needs_an_evaluation() -> None:

@@ -114,13 +114,15 @@ class Rows:
         return row
 
     def micro_batches(self, dealt: Cut, rank: int) -> list[MicroBatch]:
-        """This rank's share of a cut. Where it has nothing left, the cheapest row of the step with weight zero."""
-        everything = [e for per_rank in dealt.micro_batches for micro in per_rank for e in micro]
-        spare = min(everything, key=lambda e: (int(self.costs[e]), e))
-        return [self._micro_batch(places or (spare,), bool(places)) for places in dealt.micro_batches[rank]]
+        """This rank's share of a cut; the spare row where it has nothing left."""
+        shares = dealt.micro_batches[rank]
+        return [MicroBatch(self.pack(places), True) if places else self.spare(dealt) for places in shares]
 
-    def _micro_batch(self, places: Sequence[int], real: bool) -> MicroBatch:
-        return MicroBatch(self.pack(places), real)
+    def spare(self, dealt: Cut) -> MicroBatch:
+        """The cheapest row of the step, with weight zero: for a rank that only keeps the others company."""
+        everything = [e for per_rank in dealt.micro_batches for micro in per_rank for e in micro]
+        place = min(everything, key=lambda e: (int(self.costs[e]), e))
+        return MicroBatch(self.pack([place]), False)
 
     def pack(self, places: Sequence[int]) -> Batch:
         """Some rows as one batch on the CPU."""
