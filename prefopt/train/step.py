@@ -47,7 +47,7 @@ def train_step(
 
     stop: this rank was asked to stop; the result's "stop" says whether any rank was. baseline: responses to other
     prompts, for a method that needs "kl". spare: a row that does not count; with it a rank whose work does not fit
-    keeps the others company.
+    keeps the others company (None: with its smallest micro-batch).
 
     Raises: OutOfMemory on every rank, before the update, where a micro-batch does not fit; gradients are then to be
         discarded. RunError where the others cannot be kept company. NonFiniteError on every rank, before the update,
@@ -81,8 +81,9 @@ def train_step(
             with attempt.watch(micro_batch):
                 compute(micro_batch, number)
     if attempt.failed is not None:
-        if engine.world_size == 1 or spare is None:
+        if engine.world_size == 1:
             raise attempt.give_up()
+        spare = spare or min(micro_batches, key=lambda m: m.batch.input_ids.shape[0])._replace(real=False)
         with attempt.watch(spare):
             compute(spare, None)
     tally.add("_nonfinite", bad, 0)
