@@ -238,6 +238,8 @@ def test_missing_config_dir_is_refused(tmp_path: Path) -> None:
         ("model.path=''", "model.path is not set"),
         ("data.train=[]", "data.train is empty"),
         ("train.batch_size=0", "train.batch_size"),
+        ("train.tokens_per_micro_batch=0", "auto, or 1 or more tokens"),
+        ("train.tokens_per_micro_batch=most", "auto, or 1 or more tokens"),
         ("launch.num_processes=64", "less than the 64 processes"),
         ("data.max_prompt_length=64", "below data.max_length=64"),
         ("train.eval_every=sometimes", "epoch, never, or a number of steps"),
@@ -249,8 +251,6 @@ def test_missing_config_dir_is_refused(tmp_path: Path) -> None:
         ("sample.temperature=-1", "sample.temperature"),
         ("data.eval={}", "held-out prompts"),
         ("loss.lam=-1", "lam must be 0 or more"),
-        ("train.tokens_per_micro_batch=0", "auto, or 1 or more tokens"),
-        ("train.tokens_per_micro_batch=most", "auto, or 1 or more tokens"),
     ],
 )
 def test_settings_that_cannot_work_together_are_refused(override: str, said: str) -> None:
