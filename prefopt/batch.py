@@ -6,10 +6,10 @@ Shapes: T tokens on the axis, N response tokens, Q prompt tokens that are predic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -145,9 +145,19 @@ class Batch:
         return {unit: self.count(unit) for unit in Unit}
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with every tensor on `device`."""
-        moved = {f.name: value.to(device) for f in fields(self) if hasattr(value := getattr(self, f.name), "to")}
-        return replace(self, **moved)
+        """The same batch with every tensor on `device`. The host does not wait for copies to a GPU."""
+        to_gpu = str(device).startswith("cuda")
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=to_gpu))
+
+    def pinned(self) -> Batch:
+        """The same batch in memory that a GPU can fetch by itself."""
+        return self._with_tensors(lambda tensor: tensor.pin_memory())
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {
+            f.name: change(value) for f in fields(self) if hasattr(value := getattr(self, f.name), "to")
+        }
+        return replace(self, **changed)
 
 
 class MicroBatch(NamedTuple):

@@ -176,7 +176,8 @@ def _check_numbers(run: RunSettings) -> None:
     _require(train.epochs > 0, "train.epochs", train.epochs, "above 0")
     _require(train.max_steps is None or train.max_steps >= 1, "train.max_steps", train.max_steps, "1 or more, or null")
     tokens = train.tokens_per_micro_batch
-    _require(tokens >= 1, "train.tokens_per_micro_batch", tokens, "1 or more")
+    is_number = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 1
+    _require(is_number or tokens == "auto", "train.tokens_per_micro_batch", tokens, "auto, or 1 or more tokens")
     _require(train.log_every >= 1, "train.log_every", train.log_every, "1 or more")
     _require(train.keep_checkpoints >= 1, "train.keep_checkpoints", train.keep_checkpoints, "1 or more")
     _require(0 <= train.seed < 2**32, "train.seed", train.seed, "in [0, 2**32)")
@@ -224,6 +225,11 @@ def _check_deepspeed(run: RunSettings, needs: frozenset[str]) -> None:
             f"loss={run.loss['name']} compares whole distributions with a frozen copy of the model, which ZeRO-3 cannot"
             " shard beside the policy yet",
             "deepspeed=zero2, or model.lora={r: 16}, which needs no copy",
+        )
+    if run.train.tokens_per_micro_batch == "auto":
+        raise UserError(
+            "train.tokens_per_micro_batch=auto: gradients and states that DeepSpeed keeps cannot be tried and put back",
+            "state a number, 8192 for instance, or take deepspeed=none",
         )
     for key, instead in OWNED_BY_PREFOPT.items():
         if key in config:

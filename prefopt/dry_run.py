@@ -13,7 +13,7 @@ from prefopt.launch import prepare_data, print_data, tokenizer_path
 from prefopt.losses import make_loss
 from prefopt.ranks import World, command, environment, plan_world, shown
 from prefopt.run_folder import find_state
-from prefopt.settings import RunSettings
+from prefopt.settings import RunSettings, TrainSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,25 +59,25 @@ def plan_lines(run: RunSettings, prepared: Prepared, world: World) -> list[str]:
     rows = Rows(prepared.train, make_loss(run.loss).needs, shares)
     train = run.train
     plan = make_plan(
-        rows.costs,
         rows.counts,
         prepared.train.sources,
         batch_size=train.batch_size,
         epochs=train.epochs,
         max_steps=train.max_steps,
         seed=train.seed,
-        num_ranks=world.num_processes,
-        tokens_per_micro_batch=train.tokens_per_micro_batch,
     )
     num_steps = len(plan)
     looked_at = range(min(num_steps, 50))
-    micro_batches = [plan.cut(step).num_micro_batches for step in looked_at]
+    is_measured = train.tokens_per_micro_batch == "auto"
+    budget = TrainSettings().tokens_per_micro_batch if is_measured else train.tokens_per_micro_batch
+    micro_batches = [rows.cut(plan.steps[s], world.num_processes, budget).num_micro_batches for s in looked_at]
     tokens = [int(rows.costs[plan.steps[step]].sum()) for step in looked_at]
     ends = ", ".join(map(str, plan.epoch_ends))
     lines = [
         f"steps: {num_steps} of {train.batch_size} {rows.unit}, epochs end after {ends}",
         f"micro-batches a step and rank: {min(micro_batches)} to {max(micro_batches)}"
-        f" of at most {train.tokens_per_micro_batch} tokens (first {len(micro_batches)} steps)",
+        f" of at most {budget} tokens (first {len(micro_batches)} steps)"
+        + ("; auto measures when the run starts" if is_measured else ""),
         f"tokens a step: {sum(tokens) / len(tokens):.0f} on average{', prompts shared' if shares else ''}",
     ]
     return lines

@@ -4,6 +4,7 @@ run.yaml          the resolved run, all that a rank reads
 manifest.json     how it came about (`prefopt/manifest.py`)
 data.json         where the encoded data lie          data_report.json, left_out.jsonl   what became of each row
 lock.json         who works here now                  exit.json    how the ranks ended, written by one of them
+token_budget.json tokens per micro-batch from which step on, where it was measured or had to be lowered
 result.json       the last evaluation: the run is done
 """
 

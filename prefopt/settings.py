@@ -125,7 +125,7 @@ class TrainSettings:
     batch_size: int = 128
     epochs: float = 1.0
     max_steps: int | None = None
-    tokens_per_micro_batch: int = 8192
+    tokens_per_micro_batch: Any = 8192
     autocast: str = one_of("none", "bf16")
     seed: int = 42
     log_every: int = 1

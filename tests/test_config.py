@@ -238,6 +238,8 @@ def test_missing_config_dir_is_refused(tmp_path: Path) -> None:
         ("model.path=''", "model.path is not set"),
         ("data.train=[]", "data.train is empty"),
         ("train.batch_size=0", "train.batch_size"),
+        ("train.tokens_per_micro_batch=0", "auto, or 1 or more tokens"),
+        ("train.tokens_per_micro_batch=most", "auto, or 1 or more tokens"),
         ("launch.num_processes=64", "less than the 64 processes"),
         ("data.max_prompt_length=64", "below data.max_length=64"),
         ("train.eval_every=sometimes", "epoch, never, or a number of steps"),
@@ -257,6 +259,12 @@ def test_settings_that_cannot_work_together_are_refused(override: str, said: str
 
 def test_an_attention_kernel_has_no_effect_on_padded_rows() -> None:
     assert "model.attention=flex has no effect" in refusal(QUICKSTART, "model.layout=padded", "model.attention=flex")
+
+
+def test_a_measured_token_budget_is_refused_where_nothing_can_be_tried() -> None:
+    auto = "train.tokens_per_micro_batch=auto"
+    assert compose([QUICKSTART, auto]).train.tokens_per_micro_batch == "auto"
+    assert "cannot be tried" in refusal(QUICKSTART, auto, "deepspeed=zero2")
 
 
 def test_best_metric_needs_an_evaluation() -> None:

@@ -6,13 +6,13 @@ every resumed run, so that the position in the data is nothing but the number of
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 
+from prefopt.data.partition import best_fit, deal, largest_differencing, longest_first, longest_first_with_room
 from prefopt.errors import UserError
 
 
@@ -36,21 +36,14 @@ class Plan:
     """Steps of a whole run.
 
     steps: for each step the places of its examples in the data set, in order of drawing.
-    steps_per_epoch: ends of epochs, as numbers of steps done: epoch k ends after epoch_ends[k] steps.
+    epoch_ends: as numbers of steps done: epoch k ends after epoch_ends[k] steps.
     """
 
     steps: tuple[np.ndarray, ...]
     epoch_ends: tuple[int, ...]
-    costs: np.ndarray
-    num_ranks: int
-    tokens_per_micro_batch: int
 
     def __len__(self) -> int:
         return len(self.steps)
-
-    def cut(self, step: int) -> Cut:
-        """How step number `step` (from 0) is dealt."""
-        return cut(self.steps[step], self.costs, self.num_ranks, self.tokens_per_micro_batch)
 
     def epoch(self, step: int) -> float:
         """Epochs done after `step` steps: whole at the ends of epochs, linear between."""
@@ -63,7 +56,6 @@ class Plan:
 
 
 def make_plan(
-    costs: np.ndarray,
     counts: np.ndarray,
     sources: Sequence[tuple[int, int, float]],
     *,
@@ -71,12 +63,10 @@ def make_plan(
     epochs: float,
     max_steps: int | None,
     seed: int,
-    num_ranks: int,
-    tokens_per_micro_batch: int,
 ) -> Plan:
     """The plan of a run.
 
-    costs [E]: tokens each example takes on the axis. counts [E]: how much of `batch_size` each one fills, 1 for a pair.
+    counts [E]: how much of `batch_size` each example fills, 1 for a pair.
     sources: (start, count, weight) of each source's rows; weight is how often a row is seen in an epoch, and the
     fraction of it is drawn anew each epoch. batch_size: pairs (or single responses) per optimiser step.
 
@@ -102,7 +92,7 @@ def make_plan(
             steps = steps[:max_steps]
             ends[-1] = max(len(steps), 1)
             break
-    return Plan(tuple(steps), tuple(ends), costs, num_ranks, tokens_per_micro_batch)
+    return Plan(tuple(steps), tuple(ends))
 
 
 def _draw(sources: Sequence[tuple[int, int, float]], seed: int, epoch: int) -> np.ndarray:
@@ -118,42 +108,80 @@ def _draw(sources: Sequence[tuple[int, int, float]], seed: int, epoch: int) -> n
 
 
 def _steps_of_epoch(order: np.ndarray, counts: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    steps: list[np.ndarray] = []
-    start, filled = 0, 0
-    for place, count in enumerate(counts[order]):
-        if filled and filled + count > batch_size:
-            steps.append(order[start:place])
-            start, filled = place, 0
-        filled += int(count)
-    if start < len(order):
-        steps.append(order[start:])
+    filled = np.concatenate(([0], np.cumsum(counts[order])))
+    steps, start = [], 0
+    while start < len(order):
+        # As many as fit, and one where none does.
+        end = int(np.searchsorted(filled, filled[start] + batch_size, side="right")) - 1
+        steps.append(order[start : max(end, start + 1)])
+        start = max(end, start + 1)
     return steps
 
 
-def cut(examples: np.ndarray, costs: np.ndarray, num_ranks: int, tokens_per_micro_batch: int) -> Cut:
-    """Cut one step into micro-batches of nearly equal cost that fit the token budget, and deal them to ranks.
+def cut(
+    examples: np.ndarray,
+    tokens: np.ndarray,
+    num_ranks: int,
+    tokens_per_micro_batch: int,
+    work: np.ndarray | None = None,
+) -> Cut:
+    """Cut one step into micro-batches of nearly equal work that fit the token budget, and deal them to ranks.
 
-    The number of micro-batches is the smallest multiple of `num_ranks` for which longest-first placement into the
-    lightest bin stays within the budget; an example longer than the budget has a micro-batch of its own.
+    tokens [E]: what each example of the data set takes of the budget. work [E]: what it costs to compute, in whole
+    numbers of any unit; None: its tokens.
+
+    The number of micro-batches is the smallest multiple of `num_ranks` for which a cut within the budget is found; an
+    example longer than the budget has a micro-batch of its own.
     """
-    by_cost = sorted((int(e) for e in examples), key=lambda e: (-int(costs[e]), e))
-    budget = max(tokens_per_micro_batch, int(costs[by_cost[0]]))
-    per_rank = max(1, ceil(sum(int(costs[e]) for e in by_cost) / (budget * num_ranks)))
-    while True:
-        bins, heaviest = _place(by_cost, costs, per_rank * num_ranks)
-        if heaviest <= budget or per_rank * num_ranks >= len(by_cost):
-            break
-        per_rank += 1
-    # Heaviest bins first, dealt round-robin: micro-batch m of every rank costs about the same.
-    bins.sort(key=lambda b: -sum(int(costs[e]) for e in b))
-    return Cut(tuple(tuple(tuple(b) for b in bins[rank::num_ranks]) for rank in range(num_ranks)))
+    places = np.sort(examples)
+    sizes: list[int] = tokens[places].tolist()
+    works: list[int] = sizes if work is None else work[places].tolist()
+    alone = [[p] for p, size in enumerate(sizes) if size > tokens_per_micro_batch]
+    others = [p for p, size in enumerate(sizes) if size <= tokens_per_micro_batch]
+    own_sizes, own_works = [sizes[p] for p in others], [works[p] for p in others]
+    shared = _bins(own_sizes, own_works, tokens_per_micro_batch, len(alone), num_ranks)
+    bins = alone + [[others[p] for p in members] for members in shared]
+    names: list[int] = places.tolist()
+    shares = deal(bins, works, num_ranks)
+    return Cut(tuple(tuple(tuple(names[p] for p in members) for members in rank) for rank in shares))
 
 
-def _place(by_cost: list[int], costs: np.ndarray, num_bins: int) -> tuple[list[list[int]], int]:
-    bins: list[list[int]] = [[] for _ in range(num_bins)]
-    loads = [(0, number) for number in range(num_bins)]
-    for example in by_cost:
-        load, number = heapq.heappop(loads)
-        bins[number].append(example)
-        heapq.heappush(loads, (load + int(costs[example]), number))
-    return bins, max(load for load, _ in loads)
+def _bins(sizes: list[int], works: list[int], budget: int, num_others: int, num_ranks: int) -> list[list[int]]:
+    """Places in bins that hold `budget` each, of as equal work as is found.
+
+    Their number and `num_others` are a multiple of `num_ranks`, at least one of each rank.
+    """
+
+    def whole(num_bins: int) -> int:
+        """The least number of bins from `num_bins` on that gives every rank as many."""
+        return max(1, ceil((num_others + num_bins) / num_ranks)) * num_ranks - num_others
+
+    least = whole(ceil(sum(sizes) / budget))
+    if (bins := _balanced(sizes, works, budget, least)) is not None:
+        return bins
+    packed = best_fit(sizes, budget)
+    known, most = least, whole(len(packed))  # `known` bins are too few, `most` are enough
+    while most - known > num_ranks:
+        middle = known + (most - known) // num_ranks // 2 * num_ranks
+        if longest_first_with_room(works, sizes, budget, middle) is None:
+            known = middle
+        else:
+            most = middle
+    bins = _balanced(sizes, works, budget, most)
+    return packed + [[] for _ in range(most - len(packed))] if bins is None else bins
+
+
+def _balanced(sizes: list[int], works: list[int], budget: int, num_bins: int) -> list[list[int]] | None:
+    """Places in exactly `num_bins` bins that hold `budget` each, of as equal work as is found; None where none is."""
+    if not sizes or not num_bins:
+        return None if sizes else [[] for _ in range(num_bins)]
+
+    def heaviest(bins: list[list[int]], of: list[int]) -> int:
+        return max(sum(of[p] for p in members) for members in bins)
+
+    for of in (works, sizes):  # where the budget is tight, equal tokens come before equal work
+        found = [largest_differencing(of, num_bins), longest_first(of, num_bins)]
+        within = [bins for bins in found if heaviest(bins, sizes) <= budget]
+        if within:
+            return min(within, key=lambda bins: heaviest(bins, works))
+    return longest_first_with_room(works, sizes, budget, num_bins)

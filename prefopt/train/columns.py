@@ -8,32 +8,36 @@ from typing import TYPE_CHECKING
 
 from prefopt.train.engine import Engine
 from prefopt.train.margins import attach_margins
-from prefopt.train.reference import attach_live_reference, attach_reference
+from prefopt.train.reference import attach_reference
 from prefopt.train.rows import Rows
+from prefopt.train.work import tokens_per_entry
 
 if TYPE_CHECKING:
     from prefopt.data.encoded_set import EncodedSet
 
 
-def rows_with_columns(
+def make_rows(engine: Engine, needs: frozenset[str], sets: Iterable[EncodedSet]) -> dict[str, Rows]:
+    """The sets by name, as the engine's policy takes them; without columns that must be scored first."""
+    worth = tokens_per_entry(engine.policy)
+    return {data.name: Rows(data, needs, engine.policy.shares_prompts, worth) for data in sets}
+
+
+def attach_columns(
     engine: Engine,
     needs: frozenset[str],
-    sets: Iterable[EncodedSet],
+    sets: Iterable[Rows],
     cache: Path,
     longest: int,
     say: Callable[[str], None],
-) -> dict[str, Rows]:
-    """The sets by name, with the columns that `needs` ask for; every rank must call.
+) -> None:
+    """Give every set the columns that `needs` ask for; every rank must call.
 
     Call before the first update and before a checkpoint is loaded. longest: tokens of the longest sequence.
 
     Raises: UserError or RunError for models that cannot serve and numbers that are not finite.
     """
-    found = {data.name: Rows(data, needs, engine.policy.shares_prompts) for data in sets}
-    for rows in found.values():
+    for rows in sets:
         if "reference" in needs:
             attach_reference(engine, needs, rows, cache, longest, say)
         if "margins" in needs:
             attach_margins(engine, rows, cache, longest, say)
-    attach_live_reference(engine, needs, longest, say)
-    return found

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from prefopt.batch import CoupledLoss, Loss, MicroBatch, Responses, WholeStep
 from prefopt.model.forward import respond
+from prefopt.train.attempt import Attempt
 from prefopt.train.engine import Engine
 
 COUPLED = frozenset({"kl", "step"})
@@ -34,50 +35,65 @@ class Coupling:
         self._values = values
         self._spans = spans
 
-    def inform(self, responses: Responses, number: int) -> Responses:
-        """The responses of this rank's micro-batch `number` with what they may know of the others."""
-        whole = None if self._values is None else WholeStep(self._values, self._spans[number])
+    def inform(self, responses: Responses, number: int | None) -> Responses:
+        """The responses of this rank's micro-batch `number` with what they may know of the others.
+
+        number: None for a row that was not observed, because it does not count.
+        """
+        own = slice(0, 0) if number is None or self._values is None else self._spans[number]
+        whole = None if self._values is None else WholeStep(self._values, own)
         return replace(responses, kl=self.kl, whole_step=whole)
 
 
 def observe(
-    engine: Engine, loss: Loss, micro_batches: Iterable[MicroBatch], baseline: Iterable[MicroBatch]
+    engine: Engine,
+    loss: Loss,
+    micro_batches: Iterable[MicroBatch],
+    baseline: Iterable[MicroBatch],
+    attempt: Attempt | None = None,
 ) -> Coupling:
     """Look at the whole step without gradients, dropout off; every rank must call.
 
     micro_batches: this rank's share, as it will be trained on. baseline: its share of responses to other prompts.
+
+    Raises: OutOfMemory on every rank where a micro-batch does not fit on one of them.
     """
     if not loss.needs & COUPLED:
         return Coupling(None, None, [])
+    attempt = attempt or Attempt(engine, "a pass over the step")
     was_training = engine.module.training
     engine.module.eval()
     try:
         with torch.no_grad():
-            kl = _mean_logratio(engine, baseline) if "kl" in loss.needs else None
+            kl = _mean_logratio(engine, baseline, attempt) if "kl" in loss.needs else None
             if "step" not in loss.needs:
                 return Coupling(kl, None, [])
-            return Coupling(kl, *_observed(engine, cast(CoupledLoss, loss), micro_batches))
+            return Coupling(kl, *_observed(engine, cast(CoupledLoss, loss), micro_batches, attempt))
     finally:
         engine.module.train(was_training)
 
 
-def _mean_logratio(engine: Engine, baseline: Iterable[MicroBatch]) -> Tensor:
+def _mean_logratio(engine: Engine, baseline: Iterable[MicroBatch], attempt: Attempt) -> Tensor:
     """[] mean of policy minus reference log-probability over the responses of all ranks."""
     totals = torch.zeros(2, dtype=torch.float64, device=engine.device)
-    for responses, real in _responses(engine, baseline, frozenset()):
+    for responses, real in _responses(engine, baseline, frozenset(), attempt):
         if real:
             totals += torch.stack((responses.logratios.sum(), torch.ones_like(responses.logratios).sum()))
+    attempt.agree()
     total, count = engine.all_reduce(totals)
     return total / count.clamp(min=1)
 
 
-def _observed(engine: Engine, loss: CoupledLoss, micro_batches: Iterable[MicroBatch]) -> tuple[Tensor, list[slice]]:
+def _observed(
+    engine: Engine, loss: CoupledLoss, micro_batches: Iterable[MicroBatch], attempt: Attempt
+) -> tuple[Tensor, list[slice]]:
     """What the loss observes of all ranks, in their order, and where each micro-batch of this rank has its share."""
     parts = [
         (values if real else values[:0])
-        for responses, real in _responses(engine, micro_batches, loss.needs)
+        for responses, real in _responses(engine, micro_batches, loss.needs, attempt)
         for values in [loss.observe(responses).detach()]
     ]
+    attempt.agree()
     mine = torch.cat(parts)
     everyone = engine.gather(mine.cpu().numpy())
     start = sum(len(values) for values in everyone[: engine.rank])
@@ -90,7 +106,12 @@ def _observed(engine: Engine, loss: CoupledLoss, micro_batches: Iterable[MicroBa
 
 
 def _responses(
-    engine: Engine, micro_batches: Iterable[MicroBatch], needs: frozenset[str]
+    engine: Engine, micro_batches: Iterable[MicroBatch], needs: frozenset[str], attempt: Attempt
 ) -> Iterator[tuple[Responses, bool]]:
+    """Those of this rank's micro-batches, up to one that does not fit."""
     for micro_batch in micro_batches:
-        yield respond(engine, micro_batch.batch.to(engine.device), needs), micro_batch.real
+        with attempt.watch(micro_batch):
+            responses = respond(engine, micro_batch.batch.to(engine.device), needs)
+        if attempt.failed is not None:
+            return
+        yield responses, micro_batch.real

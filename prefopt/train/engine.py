@@ -30,6 +30,7 @@ class Engine:
     """One rank's share of the machine.
 
     rank, world_size: this process among all. device: where its batches go. is_main: whether it writes and prints.
+    tokens_per_micro_batch: the budget in force; 0 until it is measured, where the recipe says auto.
     live_reference: a frozen model that the policy is compared with token by token, or None.
     policy: the unwrapped policy. module: the policy as it must be called (DDP- or DeepSpeed-wrapped).
     """
@@ -65,6 +66,8 @@ class Engine:
         self.policy: Policy
         self.module: Any
         self.live_reference: Policy | None = None
+        stated = run.train.tokens_per_micro_batch
+        self.tokens_per_micro_batch: int = 0 if stated == "auto" else stated
         self.optimizer: torch.optim.Optimizer
 
     def wrap(self, policy: Policy) -> None:
@@ -166,6 +169,12 @@ class Engine:
             self._own_optimizer.step()
         self._own_optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def discard_gradients(self) -> None:
+        """Forget what backward passes left, and give their memory back; not under DeepSpeed, which keeps its own."""
+        self._own_optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def gathered_state(self) -> dict[str, Tensor]:
         """The whole model's tensors by their names in the transformers model; on rank 0 only, empty elsewhere."""

@@ -9,6 +9,7 @@ import torch
 from prefopt.batch import Loss, MicroBatch
 from prefopt.errors import RunError
 from prefopt.model.forward import respond
+from prefopt.train.attempt import Attempt
 from prefopt.train.couple import observe
 from prefopt.train.engine import Engine
 from prefopt.train.metrics import Tally, means, nonfinite, tally_batch
@@ -26,7 +27,8 @@ def evaluate(engine: Engine, loss: Loss, rows: Rows, tokens_per_micro_batch: int
     engine.module.eval()
     with torch.no_grad():
         baseline = () if rows.baseline is None else _everything(engine, rows.baseline, tokens_per_micro_batch)
-        coupling = observe(engine, loss, _everything(engine, rows, tokens_per_micro_batch), baseline)
+        whole = _everything(engine, rows, tokens_per_micro_batch)
+        coupling = observe(engine, loss, whole, baseline, Attempt(engine, f"evaluation of {rows.name}"))
         for number, micro_batch in enumerate(_everything(engine, rows, tokens_per_micro_batch)):
             responses = respond(engine, micro_batch.batch.to(engine.device), loss.needs)
             responses = coupling.inform(responses, number)

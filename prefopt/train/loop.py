@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
 
-from prefopt.batch import Loss, MicroBatch, Unit
+from prefopt.batch import Loss, Unit
 from prefopt.cache import cache_folder
 from prefopt.data.dataset import Prepared, open_prepared
-from prefopt.data.plan import Plan, cut, make_plan
+from prefopt.data.plan import Plan, make_plan
 from prefopt.data.tokenizer import load_tokenizer
 from prefopt.errors import UserError, did_you_mean
 from prefopt.losses import make_loss
@@ -24,20 +25,26 @@ from prefopt.model.layout import settle_layout
 from prefopt.model.load import load_policy, load_reward_policy
 from prefopt.settings import RunSettings, load
 from prefopt.train import checkpoint
+from prefopt.train.budget import TokenBudget
 from prefopt.train.card import model_card
 from prefopt.train.checkpoint import Progress
-from prefopt.train.columns import rows_with_columns
+from prefopt.train.columns import attach_columns, make_rows
 from prefopt.train.display import Display, summarise
 from prefopt.train.engine import Engine
 from prefopt.train.evaluate import evaluate
 from prefopt.train.finish import save_and_verify
+from prefopt.train.fitted import fitted_step
+from prefopt.train.loader import Loader
+from prefopt.train.measure import measure_budget
 from prefopt.train.mismatched import longest_row
 from prefopt.train.optim import learning_rates
+from prefopt.train.reference import attach_live_reference
 from prefopt.train.rows import Rows
 from prefopt.train.sample import sample
 from prefopt.train.signals import StopFlag
-from prefopt.train.step import NonFiniteError, train_step
+from prefopt.train.step import NonFiniteError
 from prefopt.train.track import Clock, MetricsFile, Tracker
+from prefopt.train.work import balance
 
 STOPPED = 75
 """Exit code of a run that was asked to stop and saved itself: the same command goes on (EX_TEMPFAIL)."""
@@ -57,8 +64,19 @@ class Trainer:
         self.tokenizer = load_tokenizer(model.tokenizer or model.path, model.revision, template)
         self.start_folder = model_folder(self.settings.model.path, self.settings.model.revision)
         _make_deterministic(self.settings)
-        self.rows, self.eval_rows = self._load_model_and_rows()
+        longest = self._load_model()
+        sets = make_rows(self.engine, self.loss.needs, [self.prepared.train, *self.prepared.eval.values()])
+        self.rows = sets[self.prepared.train.name]
+        self.eval_rows = {name: rows for name, rows in sets.items() if rows is not self.rows}
         self.plan: Plan = self._make_plan()
+        say, cache = self.display.say, cache_folder(self.settings.data)
+        attach_live_reference(self.engine, self.loss.needs, longest, say)
+        self.budget = TokenBudget(self.engine, run_dir)
+        if not self.budget.is_known:
+            self.budget.set(0, measure_budget(self.engine, self.loss, self.rows, self.plan, say))
+        # Scoring knows no gradients, so that what fits a step fits it.
+        self.engine.tokens_per_micro_batch = self.budget.at(0)
+        attach_columns(self.engine, self.loss.needs, sets.values(), cache, longest, say)
         self.rates = learning_rates(self.settings.optim, len(self.plan))
         resumed = self._resume()
         self.progress = resumed or Progress()
@@ -66,7 +84,8 @@ class Trainer:
         self.metrics = MetricsFile(run_dir / "metrics.jsonl", done, self.engine.is_main)
         self.tracker = Tracker(self.engine, self.settings, run_dir)
 
-    def _load_model_and_rows(self) -> tuple[Rows, dict[str, Rows]]:
+    def _load_model(self) -> int:
+        """The policy under its engine, its layout settled; returns the tokens of the longest sequence."""
         settings, sets = self.settings, [self.prepared.train, *self.prepared.eval.values()]
         longest = max(longest_row(s) for s in sets)
         torch.manual_seed(settings.train.seed)
@@ -80,23 +99,17 @@ class Trainer:
         ):
             self.display.say(said)
         self.display.say(self.engine.in_force)
-        cache, say = cache_folder(settings.data), self.display.say
-        rows = rows_with_columns(self.engine, self.loss.needs, sets, cache, longest, say)
-        train = rows.pop(self.prepared.train.name)
-        return train, rows
+        return longest
 
     def _make_plan(self) -> Plan:
         train = self.settings.train
         return make_plan(
-            self.rows.costs,
             self.rows.counts,
             self.prepared.train.sources,
             batch_size=train.batch_size,
             epochs=train.epochs,
             max_steps=train.max_steps,
             seed=train.seed,
-            num_ranks=self.engine.world_size,
-            tokens_per_micro_batch=train.tokens_per_micro_batch,
         )
 
     def _resume(self) -> Progress | None:
@@ -119,7 +132,7 @@ class Trainer:
         """
         started = time.perf_counter()
         progress, num_steps = self.progress, len(self.plan)
-        with self.display, StopFlag() as stop_flag:
+        with self.display, StopFlag() as stop_flag, ExitStack() as opened:
             self.display.steps(progress.step, num_steps)
             if progress.step == 0:
                 progress.before = self._evaluate()
@@ -128,13 +141,14 @@ class Trainer:
             if progress.step == 0:
                 answers.write(self._sample())
             clock = Clock(self.engine)
+            loader = opened.enter_context(Loader(self.plan, self.rows, self.engine))
             for step in range(progress.step, num_steps):
                 if self._patience_is_over():
                     say = f"stopped early: no better {self.settings.train.best_metric} since step {progress.best_step}"
                     self.display.say(say)
                     break
                 clock.restart()
-                stop = self._step(step, clock, bool(stop_flag))
+                stop = self._step(step, loader, clock, bool(stop_flag))
                 last = step + 1 == num_steps
                 if last or _due(self.settings.train.eval_every, step + 1, self.plan):
                     self._judge(self._evaluate())
@@ -153,32 +167,25 @@ class Trainer:
                     )
             self._finish(answers, started)
 
-    def _step(self, step: int, clock: Clock, stop: bool) -> bool:
+    def _step(self, step: int, loader: Loader, clock: Clock, stop: bool) -> bool:
         self.engine.set_lr(self.rates[step])
-        micro_batches = self.rows.micro_batches(self.plan.cut(step), self.engine.rank)
-        baseline = () if self.rows.baseline is None else self._baseline(self.rows.baseline, step)
         try:
-            result = train_step(self.engine, self.loss, micro_batches, step, stop, baseline)
+            result, work = fitted_step(self.engine, self.loss, loader, self.budget, step, stop, self.display.say)
         except NonFiniteError as error:
             if self.engine.is_main:
                 (self.dir / "nonfinite.json").write_text(json.dumps({"step": step + 1, "rows": error.rows}, indent=1))
             raise
         self.progress.step = step + 1
         units, tokens, stop_asked = result.pop("units"), result.pop("tokens"), result.pop("stop")
-        timings = clock.read(tokens, units[Unit.PAIR] or units[Unit.RESPONSE])
+        timings = clock.read(tokens, units[Unit.PAIR] or units[Unit.RESPONSE], loader.seconds_waited())
         place = {"step": step + 1, "epoch": self.plan.epoch(step + 1)}
         if (step + 1) % self.settings.train.log_every == 0 or step + 1 == len(self.plan):
-            values = {**place, "lr": self.rates[step], **result, **timings}
+            wasted = balance(self.rows, work.dealt, self.engine.policy.layout)
+            values = {**place, "lr": self.rates[step], **result, **wasted, **timings}
             self.metrics.write(values)
             self.tracker.log(values, step + 1)
         self.display.step(step + 1, {**result, **timings})
         return stop_asked
-
-    def _baseline(self, rows: Rows, step: int) -> list[MicroBatch]:
-        """This rank's share of the step's prompts with responses to other prompts."""
-        train = self.settings.train
-        dealt = cut(self.plan.steps[step], rows.costs, self.engine.world_size, train.tokens_per_micro_batch)
-        return rows.micro_batches(dealt, self.engine.rank)
 
     def _evaluate(self) -> dict[str, float]:
         """Held-out metrics of every eval set; nothing where train.eval_every is never."""
@@ -186,7 +193,7 @@ class Trainer:
         if self.settings.train.eval_every == "never":
             return values
         for name, rows in self.eval_rows.items():
-            found = evaluate(self.engine, self.loss, rows, self.settings.train.tokens_per_micro_batch)
+            found = evaluate(self.engine, self.loss, rows, self.budget.at(self.progress.step))
             values |= {f"eval/{name}/{key}": value for key, value in found.items()}
             self.display.say(f"evaluation after step {self.progress.step} on {name}: {summarise(found)}")
         if values:

@@ -168,7 +168,7 @@ def score_with(
     """
     column = torch.zeros(int(offsets[-1]), dtype=torch.float64, device=engine.device)
     with torch.no_grad():
-        for dealt in rows.sweep(engine.world_size, engine.run.train.tokens_per_micro_batch):
+        for dealt in rows.sweep(engine.world_size, engine.tokens_per_micro_batch):
             shares = dealt.micro_batches[engine.rank]
             for places, micro_batch in zip(shares, rows.micro_batches(dealt, engine.rank), strict=True):
                 values = values_of(respond(forward, micro_batch.batch.to(engine.device))).double()

@@ -14,6 +14,7 @@ from prefopt.batch import Batch, Encoded, MicroBatch
 from prefopt.data.plan import Cut, cut
 from prefopt.pack import pack
 from prefopt.train.mismatched import MismatchedSet
+from prefopt.train.work import count_work
 
 if TYPE_CHECKING:
     from prefopt.data.encoded_set import EncodedSet
@@ -22,29 +23,38 @@ if TYPE_CHECKING:
 class Rows:
     """An encoded set with the settings it is batched by and, once scored, its cached columns.
 
-    costs [E]: tokens on the axis. counts [E]: how much of `train.batch_size` a row fills: its pairs, its labelled
-    responses, or one. unit: what that is called. baseline: the responses to other prompts that a method with need "kl"
-    measures, or None.
+    costs [E]: tokens on the axis. entries [E]: scores that attention computes, places times the places they see.
+    work [E]: what a row costs to compute, in thousandths of the work of a token. counts [E]: how much of
+    `train.batch_size` a row fills: its pairs, its labelled responses, or one. unit: what that is called. baseline: the
+    responses to other prompts that a method with need "kl" measures, or None.
+
+    tokens_per_entry: how many tokens' work one score of attention is (`work.tokens_per_entry`).
     """
 
-    def __init__(self, data: EncodedSet | MismatchedSet, needs: frozenset[str], share_prompts: bool) -> None:
+    def __init__(
+        self,
+        data: EncodedSet | MismatchedSet,
+        needs: frozenset[str],
+        share_prompts: bool,
+        tokens_per_entry: float = 0.0,
+    ) -> None:
         self.data = data
         self.name = data.name
         self.share_prompts = share_prompts
         self.prompt_logps = "prompt_logps" in needs
         self.whole_responses = "rewards" in needs
         self._first_response = data.response_offsets
-        num_responses = np.diff(data.response_offsets)
-        tokens = np.diff(np.concatenate(([0], np.cumsum(data.response_lengths)))[data.response_offsets])
-        off_axis = 0 if self.whole_responses else num_responses
-        self.costs = (1 if share_prompts else num_responses) * data.prompt_lengths + tokens - off_axis
+        on_axis = data.response_lengths - (0 if self.whole_responses else 1)
+        self.costs, self.entries = count_work(data.prompt_lengths, on_axis, data.response_offsets, share_prompts)
+        # Whole numbers: their sums are the same in any order, and so is a cut by them.
+        self.work = 1000 * self.costs + np.rint(1000 * tokens_per_entry * self.entries).astype(np.int64)
         self.unit, self.counts = _counted(data, needs)
         self._reference: np.ndarray | None = None
         self._reference_tokens: np.ndarray | None = None
         self._margins: np.ndarray | None = None
         self.baseline: Rows | None = None
         if "kl" in needs and not isinstance(data, MismatchedSet):
-            self.baseline = Rows(MismatchedSet(data), frozenset(), share_prompts)
+            self.baseline = Rows(MismatchedSet(data), frozenset(), share_prompts, tokens_per_entry)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -104,24 +114,41 @@ class Rows:
         return row
 
     def micro_batches(self, dealt: Cut, rank: int) -> list[MicroBatch]:
-        """This rank's share of a cut. Where it has nothing left, the cheapest row of the step with weight zero."""
-        everything = [e for per_rank in dealt.micro_batches for micro in per_rank for e in micro]
-        spare = min(everything, key=lambda e: (int(self.costs[e]), e))
-        return [self._micro_batch(places or (spare,), bool(places)) for places in dealt.micro_batches[rank]]
+        """This rank's share of a cut; the spare row where it has nothing left."""
+        shares = dealt.micro_batches[rank]
+        return [MicroBatch(self.pack(places), True) if places else self.spare(dealt) for places in shares]
 
-    def _micro_batch(self, places: Sequence[int], real: bool) -> MicroBatch:
-        return MicroBatch(self.pack(places), real)
+    def spare(self, dealt: Cut) -> MicroBatch:
+        """The cheapest row of the step, with weight zero: for a rank that only keeps the others company."""
+        everything = [e for per_rank in dealt.micro_batches for micro in per_rank for e in micro]
+        place = min(everything, key=lambda e: (int(self.costs[e]), e))
+        return MicroBatch(self.pack([place]), False)
 
     def pack(self, places: Sequence[int]) -> Batch:
         """Some rows as one batch on the CPU."""
         examples = [self[place] for place in places]
         return pack(examples, self.share_prompts, self.prompt_logps, self.whole_responses)
 
+    def padded_places(self, places: Sequence[int]) -> int:
+        """Places that some rows of repeated prompts take where each response is padded to the longest."""
+        responses = [p for place in places for p in range(*self.responses_of(place).indices(self.num_responses))]
+        return len(responses) * int(self._sequence_lengths[responses].max())
+
+    @cached_property
+    def _sequence_lengths(self) -> np.ndarray:
+        """[R] places of a prompt and one response."""
+        prompts = np.repeat(self.data.prompt_lengths, np.diff(self._first_response))
+        return prompts + self.data.response_lengths - (0 if self.whole_responses else 1)
+
+    def cut(self, places: np.ndarray, num_ranks: int, tokens_per_micro_batch: int) -> Cut:
+        """Some rows as micro-batches of equal work for every rank; see `prefopt.data.plan.cut`."""
+        return cut(places, self.costs, num_ranks, tokens_per_micro_batch, self.work)
+
     def sweep(self, num_ranks: int, tokens_per_micro_batch: int, rows_at_once: int = 4096) -> list[Cut]:
         """Cuts that cover every row once, in order, for scoring and evaluation."""
         places = np.arange(len(self))
         return [
-            cut(places[start : start + rows_at_once], self.costs, num_ranks, tokens_per_micro_batch)
+            self.cut(places[start : start + rows_at_once], num_ranks, tokens_per_micro_batch)
             for start in range(0, len(self), rows_at_once)
         ]
 

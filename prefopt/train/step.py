@@ -10,8 +10,10 @@ import torch
 from prefopt.batch import Loss, LossOutput, MicroBatch, Responses, Unit
 from prefopt.errors import RunError
 from prefopt.model.forward import respond
+from prefopt.train.attempt import Attempt
 from prefopt.train.couple import observe
 from prefopt.train.engine import Engine
+from prefopt.train.memory import is_out_of_memory
 from prefopt.train.metrics import Tally, means, nonfinite, nonfinite_rows, tally_batch
 
 
@@ -37,40 +39,64 @@ def train_step(
     step: int,
     stop: bool = False,
     baseline: Sequence[MicroBatch] = (),
+    spare: MicroBatch | None = None,
 ) -> dict:
     """Forward and backward of every micro-batch, one update. Returns the step's metrics, the same on every rank.
 
         gradient = d/d(weights) sum over components of weight * (sum of values over all micro-batches and ranks) / count
 
     stop: this rank was asked to stop; the result's "stop" says whether any rank was. baseline: responses to other
-    prompts, for a method that needs "kl".
+    prompts, for a method that needs "kl". spare: a row that does not count; with it a rank whose work does not fit
+    keeps the others company (None: with its smallest micro-batch).
 
-    Raises: NonFiniteError on every rank, before the update, where a log-probability, a loss value or the gradient is
-        not finite (under DeepSpeed the gradient's norm is known after the update, which is then never saved).
+    Raises: OutOfMemory on every rank, before the update, where a micro-batch does not fit; gradients are then to be
+        discarded. RunError where the others cannot be kept company. NonFiniteError on every rank, before the update,
+        where a log-probability, a loss value or the gradient is not finite (under DeepSpeed the gradient's norm is
+        known after the update, which is then never saved).
     """
     counts = count_units(engine, micro_batches)
-    coupling = observe(engine, loss, micro_batches, baseline)
+    attempt = Attempt(engine, f"step {step + 1}")
+    coupling = observe(engine, loss, micro_batches, baseline, attempt)
     tally = Tally()
     outputs: list[tuple[MicroBatch, Responses, LossOutput]] = []
     bad = torch.zeros((), dtype=torch.int64, device=engine.device)
-    for number, micro_batch in enumerate(micro_batches):
+
+    def compute(micro_batch: MicroBatch, number: int | None) -> None:
+        nonlocal bad
+        is_last = number is None or number == len(micro_batches) - 1
         batch = micro_batch.batch.to(engine.device)
-        with engine.micro_batch(last=number == len(micro_batches) - 1) as backward:
+        with engine.micro_batch(last=is_last) as backward:
             responses = coupling.inform(respond(engine, batch, loss.needs), number)
             output = loss(responses)
+            attempt.is_shared = is_last and engine.world_size > 1
             # Engines average gradients over ranks; the total is already divided by the count over all of them.
             backward(output.total(counts) * (engine.world_size if micro_batch.real else 0))
+        attempt.is_shared = False
         tally_batch(tally, responses, output, micro_batch.real)
         bad = bad + nonfinite(responses, output) * int(micro_batch.real)
         outputs.append((micro_batch, *_detached(responses, output)))
+
+    for number, micro_batch in enumerate(micro_batches):
+        if attempt.failed is None:
+            with attempt.watch(micro_batch):
+                compute(micro_batch, number)
+    if attempt.failed is not None:
+        if engine.world_size == 1:
+            raise attempt.give_up()
+        spare = spare or min(micro_batches, key=lambda m: m.batch.input_ids.shape[0])._replace(real=False)
+        with attempt.watch(spare):
+            compute(spare, None)
     tally.add("_nonfinite", bad, 0)
+    tally.add("_too_large", torch.tensor(float(attempt.failed is not None), device=engine.device), 0)
     tally.add("_stop", torch.tensor(float(stop), device=engine.device), 0)
     tally.add("_tokens", torch.tensor(float(sum(m.batch.input_ids.shape[0] for m in micro_batches if m.real))), 0)
     totals = tally.reduce(engine.all_reduce, engine.device)
+    if totals.pop("_too_large")[0]:
+        raise attempt.give_up()
     if totals.pop("_nonfinite")[0]:
         raise _name_rows(engine, outputs, step)
     stop_asked, tokens = totals.pop("_stop")[0] > 0, totals.pop("_tokens")[0]
-    norm = engine.step()
+    norm = _update(engine, step)
     if not torch.isfinite(torch.tensor(norm)):
         mine = [row for m in micro_batches for row in m.batch.ids]
         rows = sorted({row for ids in engine.gather(mine) for row in ids})
@@ -81,6 +107,19 @@ def train_step(
     if coupling.kl is not None:
         metrics["kl"] = coupling.kl.item()
     return {**metrics, "grad_norm": norm, "stop": stop_asked, "tokens": tokens, "units": counts}
+
+
+def _update(engine: Engine, step: int) -> float:
+    """The engine's step. Raises: RunError where the optimiser's state does not fit."""
+    try:
+        return engine.step()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError(
+            f"step {step + 1}: gradients are there, but the optimiser's state does not fit in memory",
+            "model.lora, more processes with deepspeed=zero2, or more memory",
+        ) from None
 
 
 def _detached(responses: Responses, output: LossOutput) -> tuple[Responses, LossOutput]:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import time
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from prefopt.errors import UserError
 from prefopt.settings import RunSettings
 from prefopt.train.engine import Engine
+from prefopt.train.memory import peak
 
-TIMINGS = frozenset({"tokens_per_second", "pairs_per_second", "peak_memory_bytes", "seconds"})
+TIMINGS = frozenset({"tokens_per_second", "pairs_per_second", "peak_memory_bytes", "seconds", "data_wait_share"})
 """Keys of metrics.jsonl that depend on the machine; all others are the same in a resumed run, bit for bit."""
+
+
+CUT_METRICS = frozenset({"imbalance", "padding_share"})
+"""Keys that say how well the steps were cut: the same in a resumed run, others for another token budget or layout."""
 
 
 class MetricsFile:
@@ -68,21 +71,18 @@ class Clock:
         """Call before a step: evaluation and saving do not count."""
         self._start = time.perf_counter()
 
-    def read(self, tokens: float, pairs: float) -> dict[str, float]:
-        """tokens: places on the token axis of all ranks in the step; pairs: what fills the batch size."""
+    def read(self, tokens: float, pairs: float, waited: float) -> dict[str, float]:
+        """tokens: places on the token axis of all ranks in the step; pairs: what fills the batch size.
+
+        waited: seconds of the step in which this rank had no micro-batches yet.
+        """
         seconds = time.perf_counter() - self._start
         return {
             "tokens_per_second": tokens / seconds,
             "pairs_per_second": pairs / seconds,
-            "peak_memory_bytes": peak_memory(self._engine.device),
+            "data_wait_share": waited / seconds,
+            "peak_memory_bytes": peak(self._engine.device),
         }
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the allocator's peak on a GPU, the process's largest resident size on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Tracker:

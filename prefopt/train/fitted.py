@@ -1,0 +1,74 @@
+"""A step, repeated with half the token budget where it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from prefopt.batch import Loss
+from prefopt.errors import RunError
+from prefopt.train.attempt import OutOfMemory, TooLarge
+from prefopt.train.budget import TokenBudget
+from prefopt.train.engine import Engine
+from prefopt.train.loader import Loader, StepWork
+from prefopt.train.step import train_step
+
+
+class RandomState:
+    """The random states that a step draws from, to draw the same again."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def restore(self) -> None:
+        """As it was when this was made."""
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self._device)
+
+
+def fitted_step(
+    engine: Engine,
+    loss: Loss,
+    loader: Loader,
+    budget: TokenBudget,
+    step: int,
+    stop: bool,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], StepWork]:
+    """One optimiser step with the budget in force, or with the half of it that fits; what `train_step` gives, and the
+    work as it was cut in the end. The smaller budget stays for the rest of the run.
+
+    Raises: RunError where a row alone does not fit; whatever `train_step` raises.
+    """
+    random = RandomState(engine.device)
+    while True:
+        tokens = budget.at(step)
+        work = loader.take(step, tokens)
+        try:
+            return train_step(engine, loss, work.micro_batches, step, stop, work.baseline, work.spare), work
+        except OutOfMemory as error:
+            found = error.found
+        # Outside of the handler, so that nothing of the failed pass is held by the error's frames.
+        engine.discard_gradients()
+        random.restore()
+        smaller = _smaller(found, tokens, step)
+        budget.set(step, smaller)
+        say(f"step {step + 1} did not fit in {tokens} tokens: repeated with {smaller}, which stays")
+
+
+def _smaller(found: list[TooLarge], tokens: int, step: int) -> int:
+    """The budget halved until what did not fit is cut. Raises: RunError where it is one row."""
+    for rows, length in found:
+        if len(rows) == 1:
+            raise RunError(
+                f"step {step + 1}: {rows[0]} does not fit in memory by itself, with {length} tokens",
+                "a smaller data.max_length, model.gradient_checkpointing=true, model.lora, or more memory",
+            )
+    while tokens >= min(length for _, length in found):
+        tokens //= 2
+    return max(1, tokens)
