@@ -76,7 +76,7 @@ class Trainer:
             self.display.say("this model cannot keep packed rows apart: prompts are repeated, one padded row each")
         self.display.say(self.engine.in_force)
         cache, say = cache_folder(settings.data), self.display.say
-        rows = rows_with_columns(self.engine, self.loss.needs, sets, cache, longest, say)
+        rows, self.reference_rows_scored = rows_with_columns(self.engine, self.loss.needs, sets, cache, longest, say)
         train = rows.pop(self.prepared.train.name)
         return train, rows
 
@@ -248,6 +248,7 @@ class Trainer:
             result = {
                 "state": "done",
                 "steps": progress.step,
+                "reference_rows_scored": self.reference_rows_scored,
                 "seconds": time.perf_counter() - started,
                 "before": progress.before,
                 "after": after,
