@@ -35,7 +35,7 @@ PIECES = [
 
 
 def tokenizer(kind: str, template: str = TEMPLATE, more: tuple[AddedToken | str, ...] = ()) -> PreTrainedTokenizerFast:
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet()) + ["▁", "é", "a", "b", "<", "|"]
+    letters = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "▁", "é", "a", "b", "<", "|"]
     vocabulary = {token: n for n, token in enumerate(dict.fromkeys(["<unk>", *letters, "ab", "aba", "▁a", "Ġa"]))}
     merges = [("a", "b"), ("ab", "a"), ("▁", "a"), ("Ġ", "a")]
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>"))
