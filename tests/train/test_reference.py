@@ -147,7 +147,8 @@ def test_the_key_names_everything_that_decides_the_numbers(engine: Engine, measu
 HOLDS_THE_LOCK = """
 import sys, time
 from filelock import FileLock
-FileLock(sys.argv[1]).acquire()
+lock = FileLock(sys.argv[1])  # kept: a lock that nobody refers to is given back
+lock.acquire()
 print("held", flush=True)
 time.sleep(600)
 """
@@ -223,24 +224,25 @@ def test_a_run_waits_for_the_one_that_scores_and_says_so(material: tuple[Path, P
     column = train.read_bytes()
     train.unlink()
     lock = train.with_suffix(".lock")
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDS_THE_LOCK, str(lock)], stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        words[-3:] = [f"dir={tmp_path / 'b'}", *words[-2:]]
-        process = start(words, cache)
-        assert process.stdout is not None
-        seen: list[str] = []
-        while not seen or "waiting for another run" not in seen[-1]:
-            line = process.stdout.readline()
-            assert line, seen
-            seen.append(line)
-        assert str(lock) in seen[-1]
-        time.sleep(0.2)
-        assert not train.exists()
-        train.write_bytes(column)  # as the other run would leave it
-        holder.kill()
+    command = [sys.executable, "-c", HOLDS_THE_LOCK, str(lock)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            words[-3:] = [f"dir={tmp_path / 'b'}", *words[-2:]]
+            process = start(words, cache)
+            assert process.stdout is not None
+            seen: list[str] = []
+            while not seen or "waiting for another run" not in seen[-1]:
+                line = process.stdout.readline()
+                assert line, seen
+                seen.append(line)
+            assert str(lock) in seen[-1]
+            time.sleep(0.2)
+            assert not train.exists()
+            train.write_bytes(column)  # as the other run would leave it
+        finally:
+            holder.kill()
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "scoring" not in out
