@@ -3,8 +3,8 @@
     python scripts/bench_memory.py [--json FILE] [--plot FILE]
 
 Each figure is a process of its own that runs forward and backward of one micro-batch (28M-parameter Llama, float32, on
-a CPU): bytes resident at the peak above those before the step. `shared` is what prefopt runs; `padded` repeats the prompt
-for each response and pads; `whole` holds all logits at once. The three ways differ in nothing else.
+a CPU): bytes resident at the peak above those before the step. `shared` is what prefopt runs; `padded` repeats the
+prompt for each response and pads; `whole` holds all logits at once. The three ways differ in nothing else.
 """
 
 from __future__ import annotations

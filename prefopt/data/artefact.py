@@ -3,6 +3,7 @@
 CACHE/encoded/KEY/rows.arrow      the rows (`schema.SCHEMA`), memory-mapped by `datasets`
                   left_out.jsonl  the rows left out
                   manifest.json   what was read, and the sha256 of the two files; written last
+CACHE/digests/                    sha256 of files that were not touched since (`digests.py`)
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from prefopt.data.digests import known_digest
 from prefopt.data.files import digest_of
 from prefopt.data.schema import SCHEMA, Chunk
 from prefopt.errors import RunError
@@ -77,7 +79,8 @@ def open_artefact(path: Path, digests: dict[str, str] | None = None) -> Artefact
     try:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
         written = manifest["digests"]
-        found = {name: digest_of(path / name) for name in written}
+        notes = notes_folder(path.parent.parent)
+        found = {name: known_digest(path / name, notes) for name in written}
         facts = manifest["facts"]
     except (OSError, ValueError, KeyError, RunError) as error:
         raise RunError(f"{path}: the encoded data is missing or incomplete ({error})", hint) from None
@@ -122,6 +125,11 @@ def write_artefact(cache_dir: Path, key: str, facts: dict[str, Any], chunks: Ite
             "free some space or set data.cache_dir to a folder that can be written",
         ) from error
     return open_artefact(folder / key)
+
+
+def notes_folder(cache_dir: Path) -> Path:
+    """Where digests of files are kept."""
+    return cache_dir / "digests"
 
 
 def _folder(cache_dir: Path) -> Path:

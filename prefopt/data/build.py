@@ -13,7 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefopt.data.artefact import Artefact, find_artefact, key_of, write_artefact
+from prefopt.data.artefact import Artefact, find_artefact, key_of, notes_folder, write_artefact
 from prefopt.data.encode import Encoder
 from prefopt.data.fit import Limits
 from prefopt.data.formats import recognise
@@ -71,7 +71,7 @@ def build_source(
     encoder = _encoder(settings, tokenizer, recognised, needs)
     key = key_of(
         {
-            "rows": opened.digest(),
+            "rows": opened.digest(notes_folder(cache_dir)),
             "label": opened.label,
             "limit": source.limit,
             "tokenizer": tokenizer_fingerprint(tokenizer),

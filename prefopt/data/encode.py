@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
+from prefopt.data.boundaries import Boundaries, boundaries_of
 from prefopt.data.fit import Limits
 from prefopt.data.pairing import Pairing
 from prefopt.data.recognised import Recognised
@@ -109,21 +110,28 @@ class Encoder:
 
         The prompt is encoded once for all its responses. A response's ids are what prompt and response together
         encode to, less the prompt's own; where the last prompt token would merge with the first of the response, the
-        response is encoded alone, so that the prompt stays the same.
+        response is encoded alone, so that the prompt stays the same. No more of the prompt is encoded before a response
+        than can have a say in its ids: what follows the last token at which the tokenizer cuts for certain.
         """
-        texts = [d.rendered.prompt + response for d in drafts for response in ("", *d.rendered.responses)]
+        cuts = [self._boundaries.last(d.rendered.prompt) for d in drafts]
+        texts: list[str] = []
+        for draft, cut in zip(drafts, cuts):
+            prompt = draft.rendered.prompt
+            tail = prompt if cut is None else prompt[cut[0] :]
+            texts += [prompt, *(tail + response for response in draft.rendered.responses)]
         ids = iter(self._tokenise(texts))
         found: list[tuple[list[int], list[list[int]]]] = []
         alone: list[tuple[int, int]] = []
-        for place, draft in enumerate(drafts):
-            prompt = next(ids)
+        for place, (draft, cut) in enumerate(zip(drafts, cuts)):
+            prompt_ids = next(ids)
+            tail_ids = prompt_ids if cut is None else prompt_ids[_last_place(prompt_ids, cut[1]) :]
             responses = []
             for number in range(len(draft.rendered.responses)):
                 whole = next(ids)
-                if whole[: len(prompt)] != prompt:
+                if whole[: len(tail_ids)] != tail_ids:
                     alone.append((place, number))
-                responses.append(whole[len(prompt) :])
-            found.append((prompt, responses))
+                responses.append(whole[len(tail_ids) :])
+            found.append((prompt_ids, responses))
         again = self._tokenise([drafts[place].rendered.responses[number] for place, number in alone])
         moved = [0] * len(drafts)
         for (place, number), response in zip(alone, again):
@@ -261,6 +269,10 @@ class Encoder:
         return Renderer(self.tokenizer)
 
     @cached_property
+    def _boundaries(self) -> Boundaries:
+        return boundaries_of(self.tokenizer)
+
+    @cached_property
     def _prefix(self) -> list[int]:
         return special_prefix(self.tokenizer)
 
@@ -274,6 +286,11 @@ class Encoder:
         """Finds special tokens spelled out in a text."""
         tokens = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special and t.content]
         return re.compile("|".join(map(re.escape, tokens))) if tokens else None
+
+
+def _last_place(ids: list[int], number: int) -> int:
+    """Where `number` stands last."""
+    return len(ids) - 1 - ids[::-1].index(number)
 
 
 def _left_out(row: Row, reason: Unusable) -> dict[str, Any]:

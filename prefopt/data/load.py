@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from prefopt.data.files import READERS, Reader, digest_of, reader_of
+from prefopt.data.digests import known_digest
+from prefopt.data.files import READERS, Reader, reader_of
 from prefopt.data.hub import quiet_hub
 from prefopt.data.rows import Row
 from prefopt.errors import RunError, UserError, did_you_mean
@@ -26,8 +27,8 @@ class Source(Protocol):
     def label(self) -> str:
         """Its short name in messages and row ids."""
 
-    def digest(self) -> str:
-        """A hash of its content, the same on every machine."""
+    def digest(self, notes: Path) -> str:
+        """A hash of its content, the same on every machine. notes: where digests of files are kept."""
 
     def rows(self) -> Iterator[Row]:
         """All rows, in order."""
@@ -41,8 +42,8 @@ class FileSource:
     path: Path
     reader: Reader
 
-    def digest(self) -> str:
-        return digest_of(self.path)
+    def digest(self, notes: Path) -> str:
+        return known_digest(self.path, notes)
 
     def rows(self) -> Iterator[Row]:
         return self.reader(self.path, self.label)
@@ -55,11 +56,11 @@ class DatasetSource:
     label: str
     dataset: datasets.Dataset
 
-    def digest(self) -> str:
+    def digest(self, notes: Path) -> str:
         # The Arrow files are hashed, not the fingerprint of `datasets`, which holds times of this machine's files.
         digest = hashlib.sha256(f"{self.dataset.split} {self.dataset.num_rows}".encode())
         for file in self.dataset.cache_files:
-            digest.update(digest_of(Path(file["filename"])).encode())
+            digest.update(known_digest(Path(file["filename"]), notes).encode())
         return digest.hexdigest()
 
     def rows(self) -> Iterator[Row]:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from prefopt.data.rows import Unusable
+from prefopt.data.template import Template, compiled_template
 from prefopt.errors import UserError
 from prefopt.records import Candidate, Example, Message
 
@@ -51,11 +52,18 @@ class Renderer:
     def _eos(self) -> str | None:
         return self.tokenizer.eos_token
 
+    @cached_property
+    def _template(self) -> Template | None:
+        """The chat template, compiled; None where it does not give what `apply_chat_template` gives."""
+        return compiled_template(self.tokenizer)
+
     def _apply(self, dialogues: list[tuple[Message, ...]], add_generation_prompt: bool) -> list[str]:
         from jinja2 import TemplateError
 
         turns = [[{"role": m.role, "content": m.content} for m in dialogue] for dialogue in dialogues]
         try:
+            if self._template is not None:
+                return [self._template(messages, add_generation_prompt) for messages in turns]
             rendered = self.tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=add_generation_prompt
             )

@@ -29,15 +29,18 @@ def attach_columns(
     cache: Path,
     longest: int,
     say: Callable[[str], None],
-) -> None:
-    """Give every set the columns that `needs` ask for; every rank must call.
+) -> int:
+    """Give every set the columns that `needs` ask for; returns how many rows the reference had to score. Every rank must
+    call.
 
     Call before the first update and before a checkpoint is loaded. longest: tokens of the longest sequence.
 
     Raises: UserError or RunError for models that cannot serve and numbers that are not finite.
     """
+    scored = 0
     for rows in sets:
         if "reference" in needs:
-            attach_reference(engine, needs, rows, cache, longest, say)
+            scored += attach_reference(engine, needs, rows, cache, longest, say)
         if "margins" in needs:
             attach_margins(engine, rows, cache, longest, say)
+    return scored

@@ -34,11 +34,11 @@ from prefopt.train.engine import Engine
 from prefopt.train.evaluate import evaluate
 from prefopt.train.finish import save_and_verify
 from prefopt.train.fitted import fitted_step
+from prefopt.train.live_reference import attach_live_reference
 from prefopt.train.loader import Loader
 from prefopt.train.measure import measure_budget
 from prefopt.train.mismatched import longest_row
 from prefopt.train.optim import learning_rates
-from prefopt.train.reference import attach_live_reference
 from prefopt.train.rows import Rows
 from prefopt.train.sample import sample
 from prefopt.train.signals import StopFlag
@@ -76,7 +76,7 @@ class Trainer:
             self.budget.set(0, measure_budget(self.engine, self.loss, self.rows, self.plan, say))
         # Scoring knows no gradients, so that what fits a step fits it.
         self.engine.tokens_per_micro_batch = self.budget.at(0)
-        attach_columns(self.engine, self.loss.needs, sets.values(), cache, longest, say)
+        self.reference_rows_scored = attach_columns(self.engine, self.loss.needs, sets.values(), cache, longest, say)
         self.rates = learning_rates(self.settings.optim, len(self.plan))
         resumed = self._resume()
         self.progress = resumed or Progress()
@@ -260,6 +260,7 @@ class Trainer:
             result = {
                 "state": "done",
                 "steps": progress.step,
+                "reference_rows_scored": self.reference_rows_scored,
                 "seconds": time.perf_counter() - started,
                 "before": progress.before,
                 "after": after,

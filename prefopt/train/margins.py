@@ -16,9 +16,10 @@ from prefopt.model.layout import settle_layout
 from prefopt.model.load import load_policy, load_reward_policy, stored_tensors
 from prefopt.model.policy import HEAD, Policy
 from prefopt.settings import MarginSettings
+from prefopt.train.column_cache import cached_column, column_key
 from prefopt.train.engine import Engine
-from prefopt.train.reference import column_key, score, score_with, write_column
 from prefopt.train.rows import Rows
+from prefopt.train.scoring import rewards, sequence_logps
 
 
 def attach_margins(engine: Engine, rows: Rows, cache: Path, longest: int, say: Callable[[str], None]) -> None:
@@ -73,22 +74,16 @@ def _scored(
     name = ""
     if engine.is_main:
         _check_tokenizer(engine, key, margin.path)
-        content = column_key(engine.run, rows, engine.policy.layout, _fingerprint(margin.path), kind=margin.kind)
+        content = column_key(engine.run, rows, engine.policy.layout, _fingerprint(margin.path), margin.kind)
         name = f"{content}.npy"
     file = cache / "margins" / engine.gather(name)[0]
-    if not engine.gather(file.exists())[0]:
-        say(f"scoring {margin.path} ({margin.kind} margin) on {len(rows)} rows of {rows.name}")
-        with _loaded(engine, key, margin, longest) as policy:
-            if policy.has_scalar_head:
-                whole = Rows(rows.data, frozenset({"rewards"}), policy.shares_prompts)
-                offsets = np.arange(whole.num_responses + 1)
-                column = score_with(engine, policy, whole, lambda r: r.rewards, offsets)  # type: ignore[arg-type, return-value]
-            else:
-                column = score(engine, policy, Rows(rows.data, frozenset(), policy.shares_prompts))
-        if engine.is_main:
-            write_column(file, column)
-        engine.barrier()
-    column = np.load(file)
+    share_prompts = engine.policy.shares_prompts
+    if margin.kind == "reward":
+        measure = rewards(Rows(rows.data, frozenset({"rewards"}), share_prompts))
+    else:
+        measure = sequence_logps(Rows(rows.data, frozenset(), share_prompts))
+    what = f"{margin.path} ({margin.kind} margin)"
+    column, _ = cached_column(engine, measure, file, what, lambda: _loaded(engine, key, margin, longest), say)
     if margin.kind == "reward":
         return column
     return margin.beta * (column - rows.reference)

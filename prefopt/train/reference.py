@@ -1,58 +1,24 @@
-"""Reference log-probabilities as columns, scored once and shared by every run; and the live reference."""
+"""Reference log-probabilities as columns: which model gives them, and that every run of a sweep shares them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from prefopt.batch import Responses
 from prefopt.errors import RunError, UserError
 from prefopt.model.files import fingerprint, model_folder
-from prefopt.model.forward import Forward, respond
+from prefopt.model.forward import Forward
 from prefopt.model.layout import settle_layout
 from prefopt.model.load import load_policy
 from prefopt.model.policy import Policy
-from prefopt.needs import LIVE
 from prefopt.settings import RunSettings
+from prefopt.train.column_cache import cached_column, column_key
 from prefopt.train.engine import Engine
 from prefopt.train.rows import Rows
-
-CODE_VERSION = 1
-"""Raise it whenever a change here or in the forward changes the numbers: old columns are then not found."""
-
-
-def column_key(run: RunSettings, rows: Rows, layout: str, model: str | None = None, **more: str) -> str:
-    """Hash of all that decides a column: weights, rows, precision, layout, code. Adapters play no part (off).
-
-    model: the fingerprint of another model than the reference. more: what else it depends on.
-    """
-    if model is None:
-        model = fingerprint(_reference_folder(run))
-    content = {
-        "code": CODE_VERSION,
-        "model": model,
-        "rows": rows.data.fingerprint,
-        "dtype": run.model.dtype,
-        "autocast": run.train.autocast,
-        "layout": layout,
-        **more,
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
-
-
-def _reference_folder(run: RunSettings) -> Path:
-    """Where the reference lies. A revision is one of `model.path` and says nothing of another repository."""
-    if names_another_reference(run):
-        assert run.model.reference is not None
-        return model_folder(run.model.reference)
-    return model_folder(run.model.path, run.model.revision)
+from prefopt.train.scoring import Measure, sequence_logps, token_logps
 
 
 def attach_reference(
@@ -64,40 +30,46 @@ def attach_reference(
     then, unless the recipe names another. needs: the loss's; with "reference_tokens" every token gets its number.
     longest: tokens of the longest sequence.
 
-    Raises: RunError where a reference log-probability is not finite.
+    Raises: RunError where a reference log-probability is not finite, or a kept one is not what the reference gives.
     """
     scored = 0 if rows.baseline is None else attach_reference(engine, frozenset(), rows.baseline, cache, longest, say)
     by_token = "reference_tokens" in needs
-    more = {"per": "token"} if by_token else {}
-    key = column_key(engine.run, rows, engine.policy.layout, **more) if engine.is_main else ""
+    key = ""
+    if engine.is_main:  # adapters play no part: they are off
+        model = fingerprint(_reference_folder(engine.run))
+        key = column_key(engine.run, rows, engine.policy.layout, model, "tokens" if by_token else "")
     file = cache / "reference" / f"{engine.gather(key)[0]}.npy"
-    found = engine.gather(file.exists())[0]
-    if not found:
-        say(f"scoring the reference on {len(rows)} rows of {rows.name}")
-        with _reference_forward(engine, longest) as forward:
-            column = score_tokens(engine, forward, rows) if by_token else score(engine, forward, rows)
-        if engine.is_main:
-            write_column(file, column)
-        engine.barrier()
-    column = np.load(file)
+    measure = token_logps(rows) if by_token else sequence_logps(rows)
+    is_apart = engine.zero_stage == 3 and names_another_reference(engine.run)
+    unverified = "under ZeRO-3 no reference is loaded beside the policy" if is_apart else ""
+    column, count = cached_column(
+        engine, measure, file, "the reference", lambda: _reference_forward(engine, longest), say, unverified
+    )
     if by_token:
         rows.set_reference_tokens(column)
     else:
         rows.set_reference(column)
-    _check_finite(rows, column, rows.token_offsets if by_token else np.arange(rows.num_responses + 1))
-    return scored + (0 if found else len(rows))
+    _check_finite(measure, column)
+    return scored + count
 
 
-def _check_finite(rows: Rows, column: np.ndarray, offsets: np.ndarray) -> None:
+def _reference_folder(run: RunSettings) -> Path:
+    """Where the reference lies. A revision is one of `model.path` and says nothing of another repository."""
+    if names_another_reference(run):
+        assert run.model.reference is not None
+        return model_folder(run.model.reference)
+    return model_folder(run.model.path, run.model.revision)
+
+
+def _check_finite(measure: Measure, column: np.ndarray) -> None:
     """Raises: RunError naming the first row with a number that is not finite."""
     if np.isfinite(column).all():
         return
-    for place in range(len(rows)):
-        own = rows.responses_of(place)
-        if not np.isfinite(column[offsets[own.start] : offsets[own.stop]]).all():
-            raise RunError(
-                f"the reference's log-probability of {rows[place].id} is not finite", "check that row and the model"
-            )
+    first = int(np.argmin(np.isfinite(column)))
+    place = int(np.searchsorted(measure.row_offsets, first, side="right")) - 1
+    raise RunError(
+        f"the reference's log-probability of {measure.rows[place].id} is not finite", "check that row and the model"
+    )
 
 
 @contextmanager
@@ -109,7 +81,7 @@ def _reference_forward(engine: Engine, longest: int) -> Iterator[Forward]:
             yield engine
         engine.module.train()
         return
-    policy = _load_reference(engine, longest)
+    policy = load_reference(engine, longest)
     with engine.accelerator.autocast():
         yield policy
 
@@ -119,8 +91,11 @@ def names_another_reference(run: RunSettings) -> bool:
     return run.model.reference is not None and run.model.reference != run.model.path
 
 
-def _load_reference(engine: Engine, longest: int) -> Policy:
-    """The reference as a frozen model of its own on this rank's device."""
+def load_reference(engine: Engine, longest: int) -> Policy:
+    """The reference as a frozen model of its own on this rank's device.
+
+    Raises: UserError under ZeRO-3, where it cannot be sharded.
+    """
     if engine.zero_stage == 3:
         raise UserError(
             "model.reference: a reference beside the policy cannot be sharded yet", "use ZeRO-2, DDP or model.lora"
@@ -128,63 +103,6 @@ def _load_reference(engine: Engine, longest: int) -> Policy:
     policy = load_policy(engine.run.model, engine.run.model.reference, longest=longest, adapters=False)
     policy = policy.to(engine.device).eval().requires_grad_(False)
     settle_layout(policy, policy, engine.policy.layout)
+    if not names_another_reference(engine.run):
+        policy.kernel = engine.policy.kernel  # tried for these heads
     return policy
-
-
-def attach_live_reference(engine: Engine, needs: frozenset[str], longest: int, say: Callable[[str], None]) -> None:
-    """Give the engine a live reference where the method compares distributions: none is needed where adapters can be
-    switched off, else a frozen copy of the start (or of the model that the recipe names) stays in memory.
-
-    Raises: UserError under ZeRO-3, where such a copy cannot be sharded.
-    """
-    if not needs & LIVE:
-        return
-    if engine.policy.has_adapters and not names_another_reference(engine.run):
-        return
-    say("the method compares whole distributions: a frozen copy of the reference stays in memory")
-    engine.live_reference = _load_reference(engine, longest)
-
-
-def score(engine: Engine, forward: Forward, rows: Rows) -> np.ndarray:
-    """Log-probability of every response, over all ranks: [all responses] float64, in nats."""
-    return score_with(engine, forward, rows, lambda r: r.logps, np.arange(rows.num_responses + 1))
-
-
-def score_tokens(engine: Engine, forward: Forward, rows: Rows) -> np.ndarray:
-    """Log-probability of every response token, over all ranks: [all response tokens] float64, in nats."""
-    return score_with(engine, forward, rows, lambda r: r.token_logps.double(), rows.token_offsets)
-
-
-def score_with(
-    engine: Engine,
-    forward: Forward,
-    rows: Rows,
-    values_of: Callable[[Responses], torch.Tensor],
-    offsets: np.ndarray,
-) -> np.ndarray:
-    """A column of numbers over all ranks, without gradients: [offsets[-1]] float64.
-
-    values_of: those of a batch, in the order of its responses. offsets: where each response's begin in the column.
-    """
-    column = torch.zeros(int(offsets[-1]), dtype=torch.float64, device=engine.device)
-    with torch.no_grad():
-        for dealt in rows.sweep(engine.world_size, engine.tokens_per_micro_batch):
-            shares = dealt.micro_batches[engine.rank]
-            for places, micro_batch in zip(shares, rows.micro_batches(dealt, engine.rank), strict=True):
-                values = values_of(respond(forward, micro_batch.batch.to(engine.device))).double()
-                start = 0
-                for place in places:  # empty where this rank only keeps the others company
-                    own = rows.responses_of(place)
-                    target = slice(int(offsets[own.start]), int(offsets[own.stop]))
-                    column[target] = values[start : start + target.stop - target.start]
-                    start += target.stop - target.start
-    return engine.all_reduce(column).cpu().numpy()
-
-
-def write_column(file: Path, column: np.ndarray) -> None:
-    """A column into the cache, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with open(temporary, "wb") as out:
-        np.save(out, column)
-    temporary.replace(file)  # whole or not there, also when several runs of a sweep score at once

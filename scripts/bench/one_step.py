@@ -1,8 +1,8 @@
 """Forward and backward of one micro-batch of made-up tokens, in a process of its own: what it costs in memory and time.
 
-    python -m bench.one_step '{"prompt": 512, "response": 128, "k": 2, "vocabulary": 8192, "layout": "shared", ...}'
+    python -m bench.one_step '{"prompt": 512, "response": 128, "k": 2, "vocabulary": 8192, "layout": "shared"}'
 
-Prints one line of JSON: bytes resident at the peak above those before the step, and CPU seconds of forward and backward.
+Prints one line of JSON: bytes resident at the peak above those before the step, CPU seconds of forward and backward.
 """
 
 from __future__ import annotations

@@ -62,12 +62,12 @@ def measure(job: Job) -> Result:
 
 def _reference_seconds(trainer: object, job: Job) -> float:
     """Seconds that scoring the reference takes for all rows of the job."""
-    from prefopt.train.reference import score
+    from prefopt.train.scoring import score, sequence_logps
 
     engine = trainer.engine  # type: ignore[attr-defined]
     engine.module.eval()
     start = time.perf_counter()
-    score(engine, engine, trainer.rows)  # type: ignore[attr-defined]
+    score(engine, engine, sequence_logps(trainer.rows))  # type: ignore[attr-defined]
     seconds = time.perf_counter() - start
     engine.module.train()
     return seconds

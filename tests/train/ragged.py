@@ -22,7 +22,7 @@ from prefopt.model.policy import Policy
 from prefopt.needs import LIVE
 from prefopt.settings import DeepSpeedSettings, LoraSettings, RunSettings
 from prefopt.train.engine import Engine
-from prefopt.train.reference import attach_live_reference
+from prefopt.train.live_reference import attach_live_reference
 from prefopt.train.rows import Rows
 from prefopt.train.step import train_step
 

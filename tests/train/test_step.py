@@ -15,8 +15,8 @@ from prefopt.settings import OptimSettings
 from prefopt.train.engine import Engine
 from prefopt.train.evaluate import evaluate
 from prefopt.train.optim import learning_rates
-from prefopt.train.reference import score
 from prefopt.train.rows import Rows
+from prefopt.train.scoring import score, sequence_logps
 from prefopt.train.step import NonFiniteError, train_step
 
 
@@ -71,7 +71,7 @@ def test_a_gradient_that_is_not_finite_updates_nothing(engine: Engine) -> None:
 
 def test_dpo_starts_at_log_two_with_its_own_reference(engine: Engine) -> None:
     rows = rows_for(engine, "dpo")
-    rows.set_reference(score(engine, engine, rows))
+    rows.set_reference(score(engine, engine, sequence_logps(rows)))
     found = evaluate(engine, make_loss({"name": "dpo"}), rows, 300)
     assert found["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert abs(found["rewards/margin"]) < 1e-6
