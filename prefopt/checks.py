@@ -61,6 +61,8 @@ def _check_model(run: RunSettings, needs: frozenset[str]) -> None:
                 "leave it out, or choose a loss that needs one (dpo)",
             )
         check_model("model.reference", model.reference)
+    every = model.checkpoint_every
+    _require(every is None or every >= 1, "model.checkpoint_every", every, "1 or more, or null to keep all activations")
     if model.lora is not None:
         lora = model.lora
         _require(lora.r >= 1, "model.lora.r", lora.r, "1 or more")

@@ -99,7 +99,7 @@ class ModelSettings:
     reference: str | None = None
     dtype: str = one_of("float32", "bfloat16")
     layout: str = one_of("auto", "shared", "packed", "padded")
-    gradient_checkpointing: bool = False
+    checkpoint_every: int | None = None
     lora: LoraSettings | None = None
 
 

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from prefopt.errors import UserError
 from prefopt.model.files import model_folder
 from prefopt.model.policy import HEAD, Policy, RewardPolicy
+from prefopt.model.recompute import recompute_layers
 from prefopt.settings import LoraSettings, ModelSettings
 
 P = TypeVar("P", bound=Policy)
@@ -105,9 +106,8 @@ def _policy(kind: type[P], model: Any, settings: ModelSettings, adapters: bool, 
         model.name_or_path = settings.path  # what the adapter names as its base: a hub name stays one
         model = _with_adapters(model, settings.lora, task)
     policy = kind(model, "shared" if settings.layout == "auto" else settings.layout, has_adapters)
-    if settings.gradient_checkpointing:
-        policy.pretrained.gradient_checkpointing_enable({"use_reentrant": False})
-        policy.pretrained.enable_input_require_grads()
+    if settings.checkpoint_every is not None:
+        recompute_layers(policy.pretrained, settings.checkpoint_every)
     return policy
 
 

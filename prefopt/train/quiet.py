@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 
 def quiet_libraries() -> None:
@@ -15,3 +16,5 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     for name in ("accelerate", "DeepSpeed", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # peft 0.21 asks transformers 5.23 by the old name of `is_activation_checkpointing` whenever it puts adapters on.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
