@@ -107,7 +107,7 @@ class ModelSettings:
 class OptimSettings:
     """The optimiser and its schedule."""
 
-    name: str = one_of("adamw")
+    name: str = one_of("adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "rmsprop")
     lr: float = 1e-6
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8

@@ -26,7 +26,7 @@ Trained with prefopt {__version__}: {run.loss["name"]} ({", ".join(f"{k}={v}" fo
 
 - start: {run.model.path}{" with LoRA adapters" if run.model.lora else ""}
 - {num_steps} steps, batch size {run.train.batch_size}, seed {run.train.seed}
-- AdamW, learning rate {run.optim.lr:g} ({run.optim.schedule})
+- {run.optim.name}, learning rate {run.optim.lr:g} ({run.optim.schedule})
 - the settings in full are in `run.yaml` of the run folder; the folder alone repeats the run
 
 ## Held-out metrics

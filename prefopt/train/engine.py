@@ -85,7 +85,10 @@ class Engine:
                 )
             inner = self.module.optimizer.optimizer
             if type(inner) is not type(self._own_optimizer):
-                raise RunError(f"DeepSpeed trains with {type(inner).__name__}, not with AdamW", "drop the offload keys")
+                asked = type(self._own_optimizer).__name__
+                raise RunError(
+                    f"DeepSpeed trains with {type(inner).__name__}, not with {asked}", "drop the offload keys"
+                )
             if (self.module.gradient_clipping() or None) != self.run.optim.max_grad_norm:
                 raise RunError(f"DeepSpeed clips at {self.module.gradient_clipping()}, not at optim.max_grad_norm")
 

@@ -1,0 +1,56 @@
+"""Settings that save memory are refused, in a sentence, where they have no effect or cannot be had."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+from prefopt.checks import check
+from prefopt.config import compose
+from prefopt.errors import UserError
+from prefopt.memory_check import check_device
+
+QUICKSTART = "recipe=quickstart"
+HAS_BITSANDBYTES = find_spec("bitsandbytes") is not None
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(UserError) as error:
+        check(compose([QUICKSTART, *overrides]))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model.checkpoint_every=0"], "model.checkpoint_every must be 1 or more"),
+        (["optim=adafactor", "optim.betas=[0.8,0.9]"], "optim.betas=[0.8, 0.9] has no effect: adafactor takes none"),
+        (["optim=adafactor", "optim.eps=1e-6"], "optim.eps=1e-06 has no effect"),
+        (["optim=rmsprop", "optim.weight_decay=0.1"], "optim.weight_decay=0.1 has no effect"),
+        (["optim=adafactor", "deepspeed=zero2"], "do not go together"),
+    ],
+)
+def test_what_has_no_effect_or_does_not_go_together(overrides: list[str], said: str) -> None:
+    assert said in refusal(*overrides)
+
+
+@pytest.mark.parametrize("override", ["optim=adamw_8bit", "optim=paged_adamw_8bit"])
+@pytest.mark.skipif(HAS_BITSANDBYTES, reason="bitsandbytes is installed")
+def test_bitsandbytes_is_asked_for_by_name(override: str) -> None:
+    assert "needs bitsandbytes, which is not installed" in refusal(override)
+
+
+@pytest.mark.parametrize("override", ["optim=adamw_8bit", "optim=paged_adamw_8bit"])
+def test_what_needs_a_gpu_is_refused_on_the_cpu(override: str) -> None:
+    run = compose([QUICKSTART, override])
+    check_device(run, "cuda")
+    with pytest.raises(UserError, match="needs a GPU"):
+        check_device(run, "cpu")
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "rmsprop"])
+def test_torchs_optimisers_run_anywhere(name: str) -> None:
+    run = compose([QUICKSTART, f"optim={name}"])
+    check(run)
+    check_device(run, "cpu")
