@@ -19,6 +19,7 @@ def check_memory(run: RunSettings) -> None:
     Raises: UserError naming the key.
     """
     _check_optimizer(run)
+    _check_bfloat16(run)
 
 
 def check_device(run: RunSettings, device: str) -> None:
@@ -46,6 +47,19 @@ def _check_optimizer(run: RunSettings) -> None:
             " its numbers would depend on the number of processes",
             "optim=adamw, whose states ZeRO splits over the processes, or deepspeed=none",
         )
+
+
+def _check_bfloat16(run: RunSettings) -> None:
+    kind = run.optim.bfloat16_weights
+    if kind == OptimSettings().bfloat16_weights:
+        return
+    for holds, why in (
+        (run.model.dtype != "bfloat16", f"model.dtype is {run.model.dtype}"),
+        (run.model.lora is not None, "what is trained are adapters, which are float32"),
+        (run.deepspeed.config is not None, "DeepSpeed keeps float32 masters of bfloat16 weights"),
+    ):
+        if holds:
+            raise UserError(f"optim.bfloat16_weights={kind} has no effect: {why}", "leave it out")
 
 
 def check_installed(package: str, asked_by: str) -> None:

@@ -112,6 +112,7 @@ class OptimSettings:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
     weight_decay: float = 0.0
+    bfloat16_weights: str = one_of("masters", "stochastic", "nearest")
     schedule: str = one_of("cosine", "linear", "constant", "inverse_sqrt")
     warmup_ratio: float = 0.1
     max_grad_norm: float | None = 1.0

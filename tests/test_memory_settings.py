@@ -29,6 +29,9 @@ def refusal(*overrides: str) -> str:
         (["optim=adafactor", "optim.eps=1e-6"], "optim.eps=1e-06 has no effect"),
         (["optim=rmsprop", "optim.weight_decay=0.1"], "optim.weight_decay=0.1 has no effect"),
         (["optim=adafactor", "deepspeed=zero2"], "do not go together"),
+        (["optim.bfloat16_weights=nearest"], "has no effect: model.dtype is float32"),
+        (["model.dtype=bfloat16", "model.lora.r=4", "optim.bfloat16_weights=stochastic"], "are float32"),
+        (["model.dtype=bfloat16", "deepspeed=zero2", "optim.bfloat16_weights=stochastic"], "DeepSpeed keeps float32"),
     ],
 )
 def test_what_has_no_effect_or_does_not_go_together(overrides: list[str], said: str) -> None:

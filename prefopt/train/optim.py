@@ -3,15 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import get_scheduler
 
 from prefopt.settings import OptimSettings
+from prefopt.train.bfloat16 import Float32Updates
 
 _SCHEDULES = {"constant": "constant_with_warmup"}
+
+
+class Updates(Protocol):
+    """What the engine asks of an optimiser."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Where the learning rate is set."""
+
+    def step(self) -> object:
+        """One update."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop every gradient."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact resume needs."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go on from a `state_dict`."""
+
+
+def make_updates(parameters: list[torch.nn.Parameter], settings: OptimSettings, seed: int) -> Updates:
+    """The optimiser of `settings`, with what `bfloat16_weights` says for those of `parameters` that are bfloat16.
+
+    seed: of stochastic rounding.
+    """
+    make = partial(make_optimizer, settings=settings)
+    is_low = any(p.dtype == torch.bfloat16 for p in parameters)
+    if not is_low or settings.bfloat16_weights == "nearest":
+        return make(parameters)
+    return Float32Updates(parameters, make, keep_masters=settings.bfloat16_weights == "masters", seed=seed)
+
+
+def clip_gradients(parameters: list[torch.nn.Parameter], most: float | None) -> float:
+    """Scale the gradients so that the norm of all together is at most `most`; returns the norm before.
+
+    The norm is float32 or better: one of bfloat16 numbers, taken as torch does in bfloat16, has three digits.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    precise = torch.promote_types(gradients[0].dtype, torch.float32)
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g, dtype=precise) for g in gradients]))
+    if most is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return norm.item()
 
 
 def make_optimizer(parameters: list[torch.nn.Parameter], settings: OptimSettings) -> torch.optim.Optimizer:
