@@ -20,6 +20,12 @@ def check_memory(run: RunSettings) -> None:
     """
     _check_optimizer(run)
     _check_bfloat16(run)
+    _check_base(run)
+    if run.model.offload_activations and run.model.checkpoint_every is None:
+        raise UserError(
+            "model.offload_activations moves the inputs of recomputed layers, and model.checkpoint_every is null",
+            "model.checkpoint_every=1",
+        )
 
 
 def check_device(run: RunSettings, device: str) -> None:
@@ -31,6 +37,16 @@ def check_device(run: RunSettings, device: str) -> None:
         return
     if run.optim.name in _OF_BITSANDBYTES:
         raise UserError(f"optim.name={run.optim.name} needs a GPU, and this run is on the CPU", "optim=adafactor")
+    if run.model.offload_activations:
+        raise UserError(
+            "model.offload_activations has no effect on the CPU: activations are in the host's memory already",
+            "leave it out",
+        )
+    if run.model.base != "plain":
+        raise UserError(
+            f"model.lora.base={run.model.base} needs a GPU, and this run is on the CPU",
+            "model.lora.base=plain, and model.dtype=bfloat16 to save memory",
+        )
 
 
 def _check_optimizer(run: RunSettings) -> None:
@@ -60,6 +76,25 @@ def _check_bfloat16(run: RunSettings) -> None:
     ):
         if holds:
             raise UserError(f"optim.bfloat16_weights={kind} has no effect: {why}", "leave it out")
+
+
+def _check_base(run: RunSettings) -> None:
+    base = run.model.base
+    if base == "plain":
+        return
+    if run.deepspeed.config is not None:
+        raise UserError(
+            f"model.lora.base={base} and deepspeed.config do not go together: ZeRO shards and casts weights of 16 or 32"
+            " bits",
+            "deepspeed=none: with frozen weights there is little left to shard",
+        )
+    if run.model.reference not in (None, run.model.path):
+        raise UserError(
+            f"model.reference and model.lora.base={base} do not go together: the reference is the model with its"
+            " adapters off, in the same few bits",
+            "leave model.reference out, or model.lora.base=plain",
+        )
+    check_installed("bitsandbytes", f"model.lora.base={base}")
 
 
 def check_installed(package: str, asked_by: str) -> None:

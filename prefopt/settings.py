@@ -81,12 +81,16 @@ class DataSettings:
 
 @dataclass
 class LoraSettings:
-    """Low-rank adapters (peft). target_modules: "all-linear" or a list of module names."""
+    """Low-rank adapters (peft). target_modules: "all-linear" or a list of module names.
+
+    base: how the frozen weights under them are held: plain (as model.dtype says), or in 4 or 8 bits.
+    """
 
     r: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
     target_modules: Any = "all-linear"
+    base: str = one_of("plain", "nf4", "int8")
 
 
 @dataclass
@@ -100,7 +104,13 @@ class ModelSettings:
     dtype: str = one_of("float32", "bfloat16")
     layout: str = one_of("auto", "shared", "packed", "padded")
     checkpoint_every: int | None = None
+    offload_activations: bool = False
     lora: LoraSettings | None = None
+
+    @property
+    def base(self) -> str:
+        """How the weights that adapters are put on are held; plain without adapters."""
+        return "plain" if self.lora is None else self.lora.base
 
 
 @dataclass

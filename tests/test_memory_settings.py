@@ -29,6 +29,9 @@ def refusal(*overrides: str) -> str:
         (["optim=adafactor", "optim.eps=1e-6"], "optim.eps=1e-06 has no effect"),
         (["optim=rmsprop", "optim.weight_decay=0.1"], "optim.weight_decay=0.1 has no effect"),
         (["optim=adafactor", "deepspeed=zero2"], "do not go together"),
+        (["model.offload_activations=true"], "model.checkpoint_every is null"),
+        (["model.lora.base=nf4", "deepspeed=zero3"], "do not go together"),
+        (["loss=dpo", "model.lora.base=nf4", "model.reference=other/model"], "the model with its adapters off"),
         (["optim.bfloat16_weights=nearest"], "has no effect: model.dtype is float32"),
         (["model.dtype=bfloat16", "model.lora.r=4", "optim.bfloat16_weights=stochastic"], "are float32"),
         (["model.dtype=bfloat16", "deepspeed=zero2", "optim.bfloat16_weights=stochastic"], "DeepSpeed keeps float32"),
@@ -38,13 +41,16 @@ def test_what_has_no_effect_or_does_not_go_together(overrides: list[str], said: 
     assert said in refusal(*overrides)
 
 
-@pytest.mark.parametrize("override", ["optim=adamw_8bit", "optim=paged_adamw_8bit"])
+OF_BITSANDBYTES = ["optim=adamw_8bit", "optim=paged_adamw_8bit", "model.lora.base=nf4", "model.lora.base=int8"]
+
+
+@pytest.mark.parametrize("override", OF_BITSANDBYTES)
 @pytest.mark.skipif(HAS_BITSANDBYTES, reason="bitsandbytes is installed")
 def test_bitsandbytes_is_asked_for_by_name(override: str) -> None:
     assert "needs bitsandbytes, which is not installed" in refusal(override)
 
 
-@pytest.mark.parametrize("override", ["optim=adamw_8bit", "optim=paged_adamw_8bit"])
+@pytest.mark.parametrize("override", OF_BITSANDBYTES)
 def test_what_needs_a_gpu_is_refused_on_the_cpu(override: str) -> None:
     run = compose([QUICKSTART, override])
     check_device(run, "cuda")
@@ -57,3 +63,10 @@ def test_torchs_optimisers_run_anywhere(name: str) -> None:
     run = compose([QUICKSTART, f"optim={name}"])
     check(run)
     check_device(run, "cpu")
+
+
+def test_offloading_is_refused_on_the_cpu() -> None:
+    run = compose([QUICKSTART, "model.checkpoint_every=1", "model.offload_activations=true"])
+    check(run)
+    with pytest.raises(UserError, match="has no effect on the CPU"):
+        check_device(run, "cpu")

@@ -123,6 +123,8 @@ class Engine:
     def _weights(self) -> str:
         """What the weights are held in, and how those of 8 bits of precision take updates that they cannot hold."""
         held = f"{str(next(self.policy.parameters()).dtype).removeprefix('torch.')} weights"
+        if self.run.model.base != "plain":
+            held = f"{self.run.model.base} base, {held}"
         if not any(p.dtype == torch.bfloat16 for p in self._trainable()):
             return held
         if self.zero_stage is not None:

@@ -39,7 +39,7 @@ def column_key(run: RunSettings, rows: Rows, layout: str, model: str | None = No
         "code": CODE_VERSION,
         "model": model,
         "rows": rows.data.fingerprint,
-        "dtype": run.model.dtype,
+        "dtype": run.model.dtype if run.model.base == "plain" else f"{run.model.dtype} {run.model.base}",
         "autocast": run.train.autocast,
         "layout": layout,
         **more,

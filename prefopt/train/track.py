@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import sys
 import time
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
@@ -66,6 +67,8 @@ class Clock:
 
     def restart(self) -> None:
         """Call before a step: evaluation and saving do not count."""
+        if self._engine.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._engine.device)
         self._start = time.perf_counter()
 
     def read(self, tokens: float, pairs: float) -> dict[str, float]:
@@ -79,10 +82,24 @@ class Clock:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the allocator's peak on a GPU, the process's largest resident size on a CPU."""
+    """Bytes of this rank at their most.
+
+    GPU: what torch's allocator had given out, since the clock was started before the step (without what CUDA, its
+    libraries and the allocator's reserve take). CPU: the resident size of the process since it began, libraries and
+    everything that is only loading included; a system tells no peak of a part of a process's life.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux; getrusage there keeps the peak of the process that this one was forked from
+        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # not on Windows
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
 
 
 class Tracker:
