@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 from prefopt.batch import WeighsMargins
 from prefopt.errors import UserError
 from prefopt.losses import make_loss
+from prefopt.memory_check import check_installed, check_memory
 from prefopt.model.files import adapter_folder, base_of
 from prefopt.model_check import check_model, check_tokenizer
 from prefopt.needs import LIVE
@@ -41,11 +41,12 @@ def check(run: RunSettings) -> None:
     if isinstance(loss, WeighsMargins) and run.data.margins:
         check_num_margins(run, loss.num_margins, len(run.data.margins), "data.margins names")
     _check_numbers(run)
+    check_memory(run)
     _check_evaluation(run, needs)
     _check_deepspeed(run, needs)
     _check_world(run)
     if run.tracker.name != "none":
-        _check_installed(run.tracker.name, f"tracker={run.tracker.name}")
+        check_installed(run.tracker.name, f"tracker={run.tracker.name}")
 
 
 def _check_model(run: RunSettings, needs: frozenset[str]) -> None:
@@ -66,6 +67,8 @@ def _check_model(run: RunSettings, needs: frozenset[str]) -> None:
             f"model.attention={model.attention} has no effect: padded rows keep the model's own attention",
             "leave it out, or use model.layout=auto",
         )
+    every = model.checkpoint_every
+    _require(every is None or every >= 1, "model.checkpoint_every", every, "1 or more, or null to keep all activations")
     if model.lora is not None:
         lora = model.lora
         _require(lora.r >= 1, "model.lora.r", lora.r, "1 or more")
@@ -234,7 +237,7 @@ def _check_deepspeed(run: RunSettings, needs: frozenset[str]) -> None:
     for key, instead in OWNED_BY_PREFOPT.items():
         if key in config:
             raise UserError(f"deepspeed.config.{key} is set by prefopt", f"say it once, by {instead}")
-    _check_installed("deepspeed", "deepspeed.config")
+    check_installed("deepspeed", "deepspeed.config")
 
 
 def _check_world(run: RunSettings) -> None:
@@ -255,11 +258,6 @@ def check_batch_reaches(run: RunSettings, num_processes: int) -> None:
             f"train.batch_size={run.train.batch_size} is less than the {num_processes} processes of this run",
             f"raise it, or lower launch.num_processes to {run.train.batch_size}",
         )
-
-
-def _check_installed(package: str, asked_by: str) -> None:
-    if find_spec(package) is None:
-        raise UserError(f"{asked_by} needs {package}, which is not installed", f'pip install "prefopt[{package}]"')
 
 
 def _require(holds: bool, key: str, value: Any, must_be: str) -> None:

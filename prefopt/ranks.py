@@ -16,6 +16,7 @@ from types import FrameType
 
 from prefopt.checks import check_batch_reaches
 from prefopt.errors import RunError, UserError
+from prefopt.memory_check import check_device
 from prefopt.settings import RunSettings
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -48,6 +49,7 @@ def plan_world(run: RunSettings) -> World:
             f"launch.num_processes={num_gpus}, or launch.device=cpu",
         )
     check_batch_reaches(run, num_processes)
+    check_device(run, device)
     return World(device, num_processes)
 
 

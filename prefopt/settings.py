@@ -81,12 +81,16 @@ class DataSettings:
 
 @dataclass
 class LoraSettings:
-    """Low-rank adapters (peft). target_modules: "all-linear" or a list of module names."""
+    """Low-rank adapters (peft). target_modules: "all-linear" or a list of module names.
+
+    base: how the frozen weights under them are held: plain (as model.dtype says), or in 4 or 8 bits.
+    """
 
     r: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
     target_modules: Any = "all-linear"
+    base: str = one_of("plain", "nf4", "int8")
 
 
 @dataclass
@@ -100,19 +104,26 @@ class ModelSettings:
     dtype: str = one_of("float32", "bfloat16")
     layout: str = one_of("auto", "shared", "packed", "padded")
     attention: str = one_of("auto", "segments", "flex")
-    gradient_checkpointing: bool = False
+    checkpoint_every: int | None = None
+    offload_activations: bool = False
     lora: LoraSettings | None = None
+
+    @property
+    def base(self) -> str:
+        """How the weights that adapters are put on are held; plain without adapters."""
+        return "plain" if self.lora is None else self.lora.base
 
 
 @dataclass
 class OptimSettings:
     """The optimiser and its schedule."""
 
-    name: str = one_of("adamw")
+    name: str = one_of("adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "rmsprop")
     lr: float = 1e-6
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
     weight_decay: float = 0.0
+    bfloat16_weights: str = one_of("masters", "stochastic", "nearest")
     schedule: str = one_of("cosine", "linear", "constant", "inverse_sqrt")
     warmup_ratio: float = 0.1
     max_grad_norm: float | None = 1.0

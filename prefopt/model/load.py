@@ -12,6 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from prefopt.errors import UserError
 from prefopt.model.files import model_folder
 from prefopt.model.policy import HEAD, Policy, RewardPolicy
+from prefopt.model.quantised import quantisation
+from prefopt.model.recompute import recompute_layers
 from prefopt.settings import LoraSettings, ModelSettings
 
 P = TypeVar("P", bound=Policy)
@@ -32,7 +34,7 @@ def load_policy(settings: ModelSettings, path: str | None = None, *, longest: in
     """
     folder = _folder(settings, path)
     config = _config(folder, longest)
-    model = _weights(folder, config, settings, AutoModelForCausalLM, frozenset())
+    model = _weights(folder, config, settings, AutoModelForCausalLM, frozenset(), adapters)
     return _policy(Policy, model, settings, adapters, "CAUSAL_LM")
 
 
@@ -52,7 +54,8 @@ def load_reward_policy(
         config.pad_token_id = (
             None  # transformers looks for the last token that is no padding: EOS must not be taken for it
         )
-    model = _weights(folder, config, settings, AutoModelForSequenceClassification, frozenset({f"{HEAD}.weight"}))
+    may_be_missing = frozenset({f"{HEAD}.weight"})
+    model = _weights(folder, config, settings, AutoModelForSequenceClassification, may_be_missing, adapters)
     if not hasattr(model, HEAD):
         raise UserError(f"model.path: transformers has no scalar head named {HEAD} for {config.model_type} models")
     return _policy(RewardPolicy, model, settings, adapters, "SEQ_CLS")
@@ -75,13 +78,20 @@ def _config(folder: Path, longest: int) -> PreTrainedConfig:
 
 
 def _weights(
-    folder: Path, config: PreTrainedConfig, settings: ModelSettings, kind: Any, may_be_missing: frozenset[str]
+    folder: Path,
+    config: PreTrainedConfig,
+    settings: ModelSettings,
+    kind: Any,
+    may_be_missing: frozenset[str],
+    adapters: bool,
 ) -> Any:
-    """The model with the weights of its folder."""
+    """The model with the weights of its folder, held as `model.lora.base` says where adapters go on them."""
     what = "causal language model" if kind is AutoModelForCausalLM else "model with a scalar head"
+    dtype = DTYPES[settings.dtype]
+    held = quantisation(settings.base if adapters else "plain", dtype)
     try:
         loaded: Any = kind.from_pretrained(
-            folder, config=config, dtype=DTYPES[settings.dtype], output_loading_info=True
+            folder, config=config, dtype=dtype, quantization_config=held, output_loading_info=True
         )
         model, info = loaded
     except SafetensorError as error:
@@ -105,9 +115,8 @@ def _policy(kind: type[P], model: Any, settings: ModelSettings, adapters: bool, 
         model.name_or_path = settings.path  # what the adapter names as its base: a hub name stays one
         model = _with_adapters(model, settings.lora, task)
     policy = kind(model, "shared" if settings.layout == "auto" else settings.layout, has_adapters)
-    if settings.gradient_checkpointing:
-        policy.pretrained.gradient_checkpointing_enable({"use_reentrant": False})
-        policy.pretrained.enable_input_require_grads()
+    if settings.checkpoint_every is not None:
+        recompute_layers(policy.pretrained, settings.checkpoint_every, settings.offload_activations)
     return policy
 
 

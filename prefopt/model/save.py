@@ -17,6 +17,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from prefopt.batch import Encoded, Outputs
 from prefopt.errors import RunError
 from prefopt.model.policy import Policy
+from prefopt.settings import ModelSettings
 
 PROBE_FILE = "probe.safetensors"
 
@@ -73,15 +74,18 @@ def write_probe(path: Path, examples: Sequence[Encoded], live: Outputs, toleranc
     save_file(tensors, path)
 
 
-def verify(folder: Path, probe: Path) -> float:
+def verify(folder: Path, probe: Path, settings: ModelSettings) -> float:
     """Reload `folder` in a fresh process and compare with the probe; returns the largest difference (nats or reward).
+
+    settings: by which the model was loaded: adapters are judged over weights held as those they were trained over.
 
     Raises: RunError where the model does not load or is not the one that was trained.
     """
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "PET_", "TORCHELASTIC_"))}
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"):
         ours.pop(name, None)
-    command = [sys.executable, "-m", "prefopt.model.verify", str(folder), str(probe)]
+    how = (settings.base, settings.dtype)
+    command = [sys.executable, "-m", "prefopt.model.verify", str(folder), str(probe), *how]
     result = subprocess.run(command, env=ours, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]

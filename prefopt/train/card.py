@@ -24,12 +24,17 @@ tags: [prefopt, {run.loss["name"]}]
 
 Trained with prefopt {__version__}: {run.loss["name"]} ({", ".join(f"{k}={v}" for k, v in loss.items())}) on {sources}.
 
-- start: {run.model.path}{" with LoRA adapters" if run.model.lora else ""}
+- start: {run.model.path}{" with LoRA adapters" if run.model.lora else ""}{_held(run)}
 - {num_steps} steps, batch size {run.train.batch_size}, seed {run.train.seed}
-- AdamW, learning rate {run.optim.lr:g} ({run.optim.schedule})
+- {run.optim.name}, learning rate {run.optim.lr:g} ({run.optim.schedule})
 - the settings in full are in `run.yaml` of the run folder; the folder alone repeats the run
 
 ## Held-out metrics
 
 {measured}
 """
+
+
+def _held(run: RunSettings) -> str:
+    base = run.model.base
+    return "" if base == "plain" else f", trained over weights held in {base}: load them so, or the numbers are others"

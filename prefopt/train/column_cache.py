@@ -40,7 +40,7 @@ def column_key(run: RunSettings, rows: Rows, layout: str, model: str, kind: str 
         "code": CODE_VERSION,
         "model": model,
         "rows": rows.data.fingerprint,
-        "dtype": run.model.dtype,
+        "dtype": run.model.dtype if run.model.base == "plain" else f"{run.model.dtype} {run.model.base}",
         "autocast": run.train.autocast,
         "layout": layout,
         **({"kind": kind} if kind else {}),

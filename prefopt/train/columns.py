@@ -30,8 +30,9 @@ def attach_columns(
     longest: int,
     say: Callable[[str], None],
 ) -> int:
-    """Give every set the columns that `needs` ask for; returns how many rows the reference had to score. Every rank must
-    call.
+    """Give every set the columns that `needs` ask for; returns how many rows the reference had to score.
+
+    Every rank must call.
 
     Call before the first update and before a checkpoint is loaded. longest: tokens of the longest sequence.
 

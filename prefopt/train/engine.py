@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from math import isfinite
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from prefopt.batch import Batch, Outputs
 from prefopt.errors import RunError
 from prefopt.model.policy import Policy
 from prefopt.settings import RunSettings
-from prefopt.train.optim import make_optimizer
+from prefopt.train.bfloat16 import Float32Updates
+from prefopt.train.optim import Updates, clip_gradients, make_optimizer, make_updates
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -68,7 +70,7 @@ class Engine:
         self.live_reference: Policy | None = None
         stated = run.train.tokens_per_micro_batch
         self.tokens_per_micro_batch: int = 0 if stated == "auto" else stated
-        self.optimizer: torch.optim.Optimizer
+        self.optimizer: Updates
 
     def wrap(self, policy: Policy) -> None:
         """Put the policy under this engine, with an optimiser over its trainable parameters.
@@ -76,19 +78,22 @@ class Engine:
         Raises: RunError where the engine replaced the optimiser or the clipping that the recipe states.
         """
         self.policy = policy
-        trainable = [p for p in policy.parameters() if p.requires_grad]
-        self._own_optimizer = make_optimizer(trainable, self.run.optim)
         policy.train()
-        self.module, self.optimizer = self.accelerator.prepare(policy, self._own_optimizer)
-        if self.zero_stage is not None:
+        if self.zero_stage is None:
+            self.module = self.accelerator.prepare(policy)  # masters are made where the weights have gone
+            self.optimizer = make_updates(self._trainable(), self.run.optim, self.run.train.seed)
+        else:
+            own = make_optimizer(self._trainable(), self.run.optim)
+            self.module, self.optimizer = self.accelerator.prepare(policy, own)
             if self.accelerator.distributed_type is not DistributedType.DEEPSPEED:
                 raise RunError(
                     f"the recipe asks for DeepSpeed but accelerate runs {self.accelerator.distributed_type.value}",
                     "unset ACCELERATE_USE_CPU and start the run with `prefopt train`",
                 )
             inner = self.module.optimizer.optimizer
-            if type(inner) is not type(self._own_optimizer):
-                raise RunError(f"DeepSpeed trains with {type(inner).__name__}, not with AdamW", "drop the offload keys")
+            if type(inner) is not type(own):
+                said = f"DeepSpeed trains with {type(inner).__name__}, not with {type(own).__name__}"
+                raise RunError(said, "drop the offload keys")
             if (self.module.gradient_clipping() or None) != self.run.optim.max_grad_norm:
                 raise RunError(f"DeepSpeed clips at {self.module.gradient_clipping()}, not at optim.max_grad_norm")
 
@@ -109,14 +114,37 @@ class Engine:
         if self.zero_stage is not None:
             kind = f"DeepSpeed ZeRO-{self.module.zero_optimization_stage()} over {self.world_size} processes"
         backend = f", {torch.distributed.get_backend()}" if torch.distributed.is_initialized() else ""
-        dtype = str(next(self.policy.parameters()).dtype).removeprefix("torch.")
         clip = self.run.optim.max_grad_norm
         return (
-            f"{kind}{backend} on {self.device.type}, {type(self._own_optimizer).__name__}, {dtype} weights,"
+            f"{kind}{backend} on {self.device.type}, {self._optimizer_name}, {self._weights},"
             f" autocast {self.accelerator.mixed_precision}, layout {self.policy.layout},"
             f" attention {'of the model' if self.policy.layout == 'padded' else self.policy.kernel},"
             f" {'no clipping' if clip is None else f'clipping at {clip:g}'}"
         )
+
+    @property
+    def _optimizer_name(self) -> str:
+        if self.zero_stage is not None:
+            return type(self.module.optimizer.optimizer).__name__
+        inner = self.optimizer.optimizer if isinstance(self.optimizer, Float32Updates) else self.optimizer
+        return type(inner).__name__
+
+    @property
+    def _weights(self) -> str:
+        """What the weights are held in, and how those of 8 bits of precision take updates that they cannot hold."""
+        held = f"{str(next(self.policy.parameters()).dtype).removeprefix('torch.')} weights"
+        if self.run.model.base != "plain":
+            held = f"{self.run.model.base} base, {held}"
+        if not any(p.dtype == torch.bfloat16 for p in self._trainable()):
+            return held
+        if self.zero_stage is not None:
+            return f"{held} with float32 masters"  # DeepSpeed's bf16 keeps them
+        if isinstance(self.optimizer, Float32Updates):
+            return f"{held} {self.optimizer.how}"
+        return f"{held} rounded to nearest, which loses updates below their precision"
+
+    def _trainable(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.policy.parameters() if p.requires_grad]
 
     def all_reduce(self, values: Tensor) -> Tensor:
         """The sum over ranks; every rank must call."""
@@ -162,17 +190,15 @@ class Engine:
             self.module.step()
             norm = self.module.get_global_grad_norm()
             return float(norm)
-        trainable = [p for p in self.policy.parameters() if p.requires_grad]
-        most = self.run.optim.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(trainable, float("inf") if most is None else most).item()
-        if torch.isfinite(torch.tensor(norm)):
-            self._own_optimizer.step()
-        self._own_optimizer.zero_grad(set_to_none=True)
+        norm = clip_gradients(self._trainable(), self.run.optim.max_grad_norm)
+        if isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     def discard_gradients(self) -> None:
         """Forget what backward passes left, and give their memory back; not under DeepSpeed, which keeps its own."""
-        self._own_optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

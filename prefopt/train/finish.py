@@ -41,7 +41,7 @@ def save_and_verify(
             torch.bfloat16 if engine.accelerator.mixed_precision == "bf16" else next(engine.policy.parameters()).dtype
         )
         write_probe(unverified / PROBE_FILE, examples, live, TOLERANCE[dtype])
-        difference = verify(unverified, unverified / PROBE_FILE)
+        difference = verify(unverified, unverified / PROBE_FILE, engine.run.model)
         (unverified / PROBE_FILE).unlink()
         shutil.rmtree(folder, ignore_errors=True)
         unverified.rename(folder)

@@ -67,7 +67,7 @@ def _smaller(found: list[TooLarge], tokens: int, step: int) -> int:
         if len(rows) == 1:
             raise RunError(
                 f"step {step + 1}: {rows[0]} does not fit in memory by itself, with {length} tokens",
-                "a smaller data.max_length, model.gradient_checkpointing=true, model.lora, or more memory",
+                "a smaller data.max_length, model.checkpoint_every=1, model.lora, or more memory",
             )
     while tokens >= min(length for _, length in found):
         tokens //= 2

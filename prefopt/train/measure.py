@@ -60,7 +60,7 @@ def measure_budget(engine: Engine, loss: Loss, rows: Rows, plan: Plan, say: Call
         name = rows[int(order[0])].id
         raise RunError(
             f"{name} of {longest} tokens does not fit by itself in the {_gib(min(limits))} there are",
-            "a smaller data.max_length, model.gradient_checkpointing=true, model.lora, or more memory",
+            "a smaller data.max_length, model.checkpoint_every=1, model.lora, or more memory",
         )
     found = _largest(trials, min(limits), most_useful)
     say(
@@ -87,9 +87,10 @@ def largest_share(plan: Plan, rows: Rows, num_ranks: int) -> int:
 def _limit(engine: Engine) -> int:
     """Bytes that a micro-batch may bring this process to."""
     trainable = [p for p in engine.policy.parameters() if p.requires_grad]
-    state = [v for entry in engine.optimizer.state.values() for v in entry.values() if isinstance(v, torch.Tensor)]
-    # No optimiser here keeps more than two numbers for a weight; they are made in the first step.
-    missing = 2 * sum(p.nbytes for p in trainable) - sum(v.nbytes for v in state)
+    kept = engine.optimizer.state_dict()["state"].values()
+    state = [v for entry in kept for v in entry.values() if isinstance(v, torch.Tensor)]
+    # No optimiser here keeps more than two float32 numbers for a weight; they are made in the first step.
+    missing = 8 * sum(p.numel() for p in trainable) - sum(v.nbytes for v in state)
     most = room(engine.device, num_sharing=engine.world_size)
     engine.barrier()  # all have looked before any of them takes more
     return int(SHARE * most) - max(0, missing)

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from prefopt.errors import UserError
@@ -69,6 +70,8 @@ class Clock:
 
     def restart(self) -> None:
         """Call before a step: evaluation and saving do not count."""
+        if self._engine.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._engine.device)
         self._start = time.perf_counter()
 
     def read(self, tokens: float, pairs: float, waited: float) -> dict[str, float]:

@@ -33,6 +33,7 @@ FLOORS = {
     "prefopt.overrides": 5,
     "prefopt.merge": 5,
     "prefopt.config": 5,
+    "prefopt.memory_check": 5,
     "prefopt.model_check": 5,
     "prefopt.checks": 5,
     "prefopt.data_summary": 5,

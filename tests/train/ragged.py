@@ -1,7 +1,8 @@
 """Ragged examples, and one optimiser step on them: what the invariance matrix compares. Also the two-rank worker.
 
 torchrun --nproc_per_node 2 tests/train/ragged.py OUT.pt ENGINE HEAD
-    ENGINE: ddp, zero1, zero2, zero3, or one of them with _lora. HEAD: lm or scalar, which decides the methods.
+    ENGINE: ddp, zero1, zero2, zero3, or one of them with _lora, _recomputed or both.
+    HEAD: lm or scalar, which decides the methods.
 """
 
 from __future__ import annotations
@@ -210,12 +211,19 @@ def _full_gradient(engine: Engine, parameter: torch.nn.Parameter) -> torch.Tenso
     return safe_get_full_grad(parameter).detach().clone().float()
 
 
+def cuts_of(engine_name: str) -> tuple[str, ...]:
+    """How the two-rank worker cuts the step: recomputation is the layers' own affair and costs time."""
+    return ("four",) if "recomputed" in engine_name else CUTS
+
+
 def main(out: str, engine_name: str, head: str) -> None:
     os.environ["PREFOPT_WORLD_SIZE"] = os.environ["WORLD_SIZE"]
-    run = settings(engine_name.removesuffix("_lora"), lora=engine_name.endswith("_lora"))
+    kind, *more = engine_name.split("_")
+    run = settings(kind, lora="lora" in more)
+    run.model.checkpoint_every = 1 if "recomputed" in more else None
     engine = make_engine(run, scalar_head=head == "scalar")
     mine = [loss for loss in LOSSES if runs_on(engine, loss)]
-    results = {(loss, how): one_step(engine, loss, how) for loss in mine for how in CUTS}
+    results = {(loss, how): one_step(engine, loss, how) for loss in mine for how in cuts_of(engine_name)}
     if engine.is_main:
         torch.save({"in_force": engine.in_force, "results": results}, out)
     engine.close()

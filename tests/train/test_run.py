@@ -87,7 +87,7 @@ def test_layout_checkpointing_and_token_budget_do_not_change_the_run(
     run(material, tmp_path / "plain", "train.max_steps=5")
     variants = {
         "padded": ["model.layout=padded"],
-        "checkpointed": ["model.gradient_checkpointing=true"],
+        "checkpointed": ["model.checkpoint_every=1"],
         "small": ["train.tokens_per_micro_batch=1"],
     }
     for name, more in variants.items():
