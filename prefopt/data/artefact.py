@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from prefopt.data.digests import known_digest
 from prefopt.data.files import digest_of
+from prefopt.data.numbers import Numbers, read_numbers
 from prefopt.data.schema import SCHEMA, Chunk
 from prefopt.errors import RunError
 
@@ -63,6 +64,11 @@ class Artefact:
         import datasets
 
         return datasets.Dataset.from_file(str(self.path / _ROWS))
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        """Lengths and counts of the kept rows."""
+        return read_numbers(self.path / _ROWS)
 
     def left_out(self) -> list[dict[str, Any]]:
         """{row, id, reason, detail} of each row that was left out."""

@@ -20,10 +20,10 @@ _PAIRS = {
 
 def conversions(built: Built, settings: DataSettings, needs: frozenset[str]) -> list[str]:
     """A sentence for each way in which the kept rows of a source are not what the method is given."""
-    rows = built.artefact.rows.data
+    numbers = built.artefact.numbers.plain
 
     def total(column: str) -> int:
-        return int(rows.column(column).to_numpy().sum())
+        return int(numbers[column].sum())
 
     return [
         *_as_they_stand(built, total),

@@ -9,8 +9,6 @@ from functools import cached_property
 from typing import Any, NamedTuple, overload
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from prefopt.batch import Encoded
 from prefopt.data.artefact import Artefact
@@ -34,25 +32,20 @@ class Part:
 
     def column(self, name: str) -> np.ndarray:
         """A column of plain numbers for these rows: [n]."""
-        return self.artefact.rows.data.column(name).to_numpy()[self.places]
+        return self.artefact.numbers.plain[name][self.places]
 
     def lengths(self, name: str) -> np.ndarray:
         """How many items a list column holds in each of these rows: [n]."""
-        return pc.list_value_length(self._stored(name)).to_numpy(zero_copy_only=False)[self.places].astype(np.int64)
+        return self.artefact.numbers.lengths[name][self.places].astype(np.int64)
 
     def response_lengths(self) -> np.ndarray:
         """Tokens of every response of these rows, one after the other."""
-        responses = self._stored("responses")
-        stored = pc.list_value_length(responses).to_numpy(zero_copy_only=False).astype(np.int64)
-        lengths = pc.list_value_length(pc.list_flatten(responses)).to_numpy(zero_copy_only=False).astype(np.int64)
+        numbers = self.artefact.numbers
+        stored = numbers.lengths["responses"].astype(np.int64)
         firsts, counts = (np.cumsum(stored) - stored)[self.places], stored[self.places]
         # Each row's first response, counted up within the row.
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return lengths[np.repeat(firsts, counts) + within]
-
-    def _stored(self, name: str) -> pa.ChunkedArray:
-        # Only this column is touched; the ids below it stay on disk.
-        return self.artefact.rows.data.column(name)
+        return numbers.response_lengths[np.repeat(firsts, counts) + within].astype(np.int64)
 
 
 class EncodedSet(Sequence[Encoded]):

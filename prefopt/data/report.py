@@ -11,6 +11,7 @@ from prefopt.data.artefact import Artefact
 from prefopt.data.build import Built
 from prefopt.data.conversions import conversions
 from prefopt.data.encoded_set import EncodedSet, Part
+from prefopt.data.split import among
 from prefopt.errors import UserError
 from prefopt.settings import DataSettings
 
@@ -48,7 +49,7 @@ def make_report(
         for one in ones
     ]
     artefacts = [one.artefact for ones in built.values() for one in ones]
-    train_prompts = sets["train"].prompt_hashes
+    train_prompts = np.sort(sets["train"].prompt_hashes)
     return {
         **about,
         "from_cache": all(one.from_cache for ones in built.values() for one in ones),
@@ -106,7 +107,7 @@ def _about_set(name: str, rows: EncodedSet, train_prompts: np.ndarray) -> dict[s
         "fingerprint": rows.fingerprint,
     }
     if name != "train":
-        about["prompts_also_in_train"] = int(np.isin(rows.prompt_hashes, train_prompts).sum())
+        about["prompts_also_in_train"] = int(among(rows.prompt_hashes, train_prompts).sum())
     return about
 
 
@@ -134,7 +135,7 @@ def _account(artefacts: list[Artefact], needs: frozenset[str]) -> dict[str, Any]
         "close_pairs": _count(left_out, "score gap too small") + int(column("num_close").sum()),
         **({"labels": _labels(column("num_desirable"), responses)} if "labels" in needs else {}),
         "empty_responses": _count(left_out, "empty response"),
-        "duplicate_prompts": len(rows) - len(np.unique(rows.prompt_hashes)),
+        "duplicate_prompts": int((np.diff(np.sort(rows.prompt_hashes)) == 0).sum()),
         "boundary_moved": int(column("num_moved").sum()),
         "eos_kept": f"{int(column('num_eos').sum())} of {responses}",
         "eos_lost": int(column("num_eos_lost").sum()),

@@ -37,7 +37,15 @@ def held_out(prompt_hashes: np.ndarray, eval_size: float) -> np.ndarray:
         raise UserError(
             f"data.eval_size={eval_size:g}: every prompt has more rows than that", "make it larger or a share below 1"
         )
-    return np.isin(prompt_hashes, chosen)
+    return among(prompt_hashes, chosen)
+
+
+def among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    """[n] whether each value is one of those in `ascending`; numpy's isin hashes both sides, seconds for a million."""
+    if not len(ascending):
+        return np.zeros(len(values), dtype=bool)
+    places = np.searchsorted(ascending, values)
+    return ascending[np.minimum(places, len(ascending) - 1)] == values
 
 
 def _taken_while_they_fit(prompts: np.ndarray, counts: np.ndarray, num_rows: int) -> np.ndarray:
