@@ -257,12 +257,6 @@ def test_settings_that_cannot_work_together_are_refused(override: str, said: str
     assert said in refusal(QUICKSTART, override)
 
 
-def test_a_measured_token_budget_is_refused_where_nothing_can_be_tried() -> None:
-    auto = "train.tokens_per_micro_batch=auto"
-    assert compose([QUICKSTART, auto]).train.tokens_per_micro_batch == "auto"
-    assert "cannot be tried" in refusal(QUICKSTART, auto, "deepspeed=zero2")
-
-
 def test_best_metric_needs_an_evaluation() -> None:
     best = "train.best_metric=eval/heldout/loss"
     assert "train.eval_every" in refusal(QUICKSTART, best, "train.eval_every=never")
@@ -275,6 +269,12 @@ def test_best_metric_needs_an_evaluation() -> None:
 )
 def test_deepspeed_may_not_say_what_prefopt_says(key: str, instead: str) -> None:
     assert instead in refusal(QUICKSTART, "deepspeed=zero2", f"deepspeed.config.{key}=1")
+
+
+def test_a_measured_token_budget_is_refused_where_nothing_can_be_tried() -> None:
+    auto = "train.tokens_per_micro_batch=auto"
+    assert compose([QUICKSTART, auto]).train.tokens_per_micro_batch == "auto"
+    assert "cannot be tried" in refusal(QUICKSTART, auto, "deepspeed=zero2")
 
 
 def model_folder(folder: Path, tensor_bytes: int = 16) -> Path:
