@@ -126,11 +126,17 @@ def tiny_run(folder: Path, model: Path, *more: str) -> list[str]:
 
 @pytest.mark.slow
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, model: Path) -> None:
-    words = tiny_run(tmp_path, model)
+    words = tiny_run(tmp_path, model, "train.tokens_per_micro_batch=auto")
     before = sorted(os.listdir(tmp_path))
     done = prefopt("train", *words, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for said in ("steps: 2 of 2 pairs", "-m prefopt.train", "command line", "4 rows"):
+    for said in (
+        "steps: 2 of 2 pairs",
+        "auto measures when the run starts",
+        "-m prefopt.train",
+        "command line",
+        "4 rows",
+    ):
         assert said in done.stdout
     assert sorted(os.listdir(tmp_path)) == before
 
