@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 # DeepSpeed looks for ninja on the PATH.
 TEST := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install quickstart test test-all test-gpu check oracles mutations wheel clean
+.PHONY: help install quickstart test test-all test-gpu check oracles mutations bench bench-gpu wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,16 @@ oracles: install ## the table of methods against numbers recorded from their aut
 
 mutations: install ## breaks every method in small ways and looks whether an oracle or a test notices; about eight minutes
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutation_check.py
+
+bench: install ## speed and memory beside TRL on this machine's CPU, about an hour; figures go to bench.json
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[bench]'
+	$(BIN)/python scripts/bench_peers.py --json bench.json
+
+bench-gpu: install ## the same on one GPU: a Llama of 1B with all weights, one of 8B with adapters
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[bench]'
+	$(BIN)/python scripts/bench_peers.py --device cuda --dtype bf16 --model 1b --tokens 16384 --pairs 16 --json bench-1b.json
+	$(BIN)/python scripts/bench_peers.py --device cuda --dtype bf16 --model 8b --lora-rank 16 --tokens 16384 --pairs 16 \
+		--json bench-8b.json
 
 wheel: install ## builds dist/*.whl
 	$(BIN)/python -m build --wheel --no-isolation

@@ -281,12 +281,6 @@ def test_deepspeed_may_not_say_what_prefopt_says(key: str, instead: str) -> None
     assert instead in refusal(QUICKSTART, "deepspeed=zero2", f"deepspeed.config.{key}=1")
 
 
-def test_a_measured_token_budget_is_refused_where_nothing_can_be_tried() -> None:
-    auto = "train.tokens_per_micro_batch=auto"
-    assert compose([QUICKSTART, auto]).train.tokens_per_micro_batch == "auto"
-    assert "cannot be tried" in refusal(QUICKSTART, auto, "deepspeed=zero2")
-
-
 def model_folder(folder: Path, tensor_bytes: int = 16) -> Path:
     """A folder that looks like a model: one tensor of 16 bytes promised, `tensor_bytes` there."""
     header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()

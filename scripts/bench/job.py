@@ -25,7 +25,7 @@ class Job:
     model: folder. rows: JSONL with prompt, chosen, rejected (for TRL in the order of training). method: dpo, orpo or
     simpo. pairs_per_step, num_steps, lr, threads as said. has_reference: whether the method compares with one.
     overrides: prefopt's command line. peer: keyword arguments of TRL's configuration. dtype: float32 or bf16, the
-    autocast of the forward pass.
+    autocast of the forward pass. device: cpu or cuda. lora_rank: of adapters over bfloat16 weights; 0: all weights.
     """
 
     folder: str
@@ -40,6 +40,8 @@ class Job:
     overrides: list[str]
     peer: dict
     dtype: str = "float32"
+    device: str = "cpu"
+    lora_rank: int = 0
 
     @staticmethod
     def read(path: Path) -> Job:

@@ -47,7 +47,8 @@ def measure(job: Job) -> Result:
                 self.losses.append(logs["loss"])
 
     stamps = Stamps()
-    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32)
+    held = torch.bfloat16 if job.lora_rank else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=held)
     start = time.perf_counter()
     trainer = InOrder(
         model=model,
@@ -55,6 +56,7 @@ def measure(job: Job) -> Result:
         train_dataset=Dataset.from_list([{k: r[k] for k in ("prompt", "chosen", "rejected")} for r in rows]),
         processing_class=AutoTokenizer.from_pretrained(job.model),
         callbacks=[stamps],
+        peft_config=_adapters(job),
     )
     built = time.perf_counter() - start
     collate = trainer.data_collator
@@ -71,6 +73,15 @@ def measure(job: Job) -> Result:
     steps = [Step(loss, *t, n) for loss, t, n in zip(stamps.losses, times, per_step, strict=True)]
     precomputes = job.peer.get("precompute_ref_log_probs", False)
     return Result(steps, stamps.peak, built if precomputes else 0.0, [r["id"] for r in rows], tokens.padding)
+
+
+def _adapters(job: Job):
+    """The same adapters as prefopt's `all-linear`; None where all weights are trained."""
+    if not job.lora_rank:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(r=job.lora_rank, lora_alpha=2 * job.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 class _Counter:
@@ -113,7 +124,8 @@ def _trainer(job: Job):
         "optim": "adamw_torch_fused",
         "bf16": job.dtype == "bf16",
         "max_length": None,
-        "dataloader_pin_memory": False,
+        "use_cpu": job.device == "cpu",
+        "dataloader_pin_memory": job.device == "cuda",
         **job.peer,
     }
     if job.method == "dpo":
