@@ -1,4 +1,9 @@
-"""Measure prefopt at scale: `python scripts/bench_scale.py data --pairs 1000000`. Prints a table and writes JSON."""
+"""Measure prefopt at scale, as JSON.
+
+python scripts/bench_scale.py data --pairs 1000000     preparation of many rows: speed, memory, a warm start
+python scripts/bench_scale.py sweep --betas 8          a sweep of DPO beside one of SimPO: the reference once
+python scripts/bench_scale.py ranks --ranks 1 2        tokens per second of one, two ... CPU processes
+"""
 
 from __future__ import annotations
 
@@ -9,16 +14,13 @@ import sys
 from pathlib import Path
 
 import psutil
+from bench import data, ranks, sweep
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from scripts.bench import data
-
-COMMANDS = {"data": data}
+COMMANDS = {"data": data, "sweep": sweep, "ranks": ranks}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():
         command = commands.add_parser(name, help=module.__doc__)

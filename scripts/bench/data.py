@@ -11,11 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.synthetic import HH, save_tokenizer, write_pairs
-from scripts.bench.watch import watch
+from bench.synthetic import HH, save_tokenizer, write_pairs
+from bench.watch import watch
 
-_PREPARE = "from scripts.bench.data import prepare_once; import sys; prepare_once(*sys.argv[1:])"
-_OPEN = "from scripts.bench.data import open_once; import sys; open_once(*sys.argv[1:])"
+_SCRIPTS = str(Path(__file__).resolve().parents[1])
+_FROM = f"import sys; sys.path[:0] = [{_SCRIPTS!r}]; from bench.data import open_once, prepare_once; "
+_PREPARE = _FROM + "prepare_once(*sys.argv[1:])"
+_OPEN = _FROM + "open_once(*sys.argv[1:])"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,19 +90,9 @@ def open_once(_pairs: str, _tokenizer: str, _cache: str, folder: str, _workers: 
     opened = time.perf_counter()
     rows = Rows(prepared.train, frozenset({"pairs", "reference"}), True)
     lengths = time.perf_counter()
-    plan = make_plan(
-        rows.costs,
-        rows.counts,
-        prepared.train.sources,
-        batch_size=128,
-        epochs=1.0,
-        max_steps=None,
-        seed=42,
-        num_ranks=2,
-        tokens_per_micro_batch=8192,
-    )
+    plan = make_plan(rows.counts, prepared.train.sources, batch_size=128, epochs=1.0, max_steps=None, seed=42)
     planned = time.perf_counter()
-    batches = rows.micro_batches(plan.cut(0), 0)
+    batches = rows.micro_batches(rows.cut(plan.steps[0], 2, 8192), 0)
     packed = time.perf_counter()
     _write(
         folder,
