@@ -72,6 +72,7 @@ def _plot(found: list[dict], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text as text
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(SWEEPS), figsize=(4 * len(SWEEPS), 3.2))

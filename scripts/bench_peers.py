@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from bench.job import Job, Result
 from bench.llama import SHAPES, make_model, texts_of_all_sets
-from bench.matrix_rate import floor_operations, matrix_rate
+from bench.matrix_rate import floor_operations
 from bench.pair_rows import SETS, PairRow, take
 from rich.console import Console
 from rich.table import Table
@@ -111,7 +111,7 @@ class Bench:
         ours = Tool("prefopt", None)
         results: dict[str, list[Result]] = {}
         for repeat in range(self.arguments.repeats):
-            for tool in [ours, *peers(method, pairs)]:
+            for tool in [ours, *([] if self.arguments.alone else peers(method, pairs))]:
                 if repeat and tool.peer is not None and not self._is_fast(results, tool):
                     continue  # one run showed that it is not TRL's best
                 result = self._run(folder, tool, method, pairs, f"{tool.name}-{repeat}".replace(" ", "_"))
@@ -163,6 +163,8 @@ class Bench:
             dtype=arguments.dtype,
             device=arguments.device,
             lora_rank=arguments.lora_rank,
+            shape=arguments.model,
+            tokens=arguments.tokens,
         )
         job.write(own / "job.json")
         module = "bench.with_prefopt" if tool.peer is None else "bench.with_trl"
@@ -186,23 +188,19 @@ class Bench:
     def _summary(self, name: str, method: str, pairs: int, rows: list[PairRow], results: dict) -> dict[str, Any]:
         ours = results["prefopt"]
         same = {tool.name for tool in peers(method, pairs) if tool.has_same_loss}
-        differences = [
+        differences = [0.0] + [
             abs(a.loss - b.loss)
             for tool, found in results.items()
             if tool in same
             for result in found
             for a, b in zip(ours[0].steps, result.steps, strict=True)
         ]
-        best = min((tool for tool in results if tool != "prefopt"), key=lambda t: _median(results[t]))
-        lengths = [[len(self.tokenizer(text).input_ids) for text in row] for row in rows]
-        shape, dtype = SHAPES[self.arguments.model], self.arguments.dtype
-        operations = floor_operations(shape, lengths, method == "dpo") / len(ours[0].steps)
-        rate = matrix_rate(
-            shape,
-            min(self.arguments.tokens, sum(map(sum, lengths)) // len(ours[0].steps)),
-            dtype,
-            self.arguments.threads,
+        best = min(
+            (tool for tool in results if tool != "prefopt"), key=lambda t: _median(results[t]), default="prefopt"
         )
+        lengths = [[len(self.tokenizer(text).input_ids) for text in row] for row in rows]
+        shape = SHAPES[self.arguments.model]
+        floor = floor_operations(shape, lengths, method == "dpo")
         tools = {tool: _tool(found, pairs) for tool, found in results.items()}
         return {
             "set": name,
@@ -215,8 +213,8 @@ class Bench:
             "whole_step_peer": f"TRL, micro-batches of {pairs}",
             "speed_ratio": tools["prefopt"]["pairs_per_second"] / tools[best]["pairs_per_second"],
             "memory_ratio": tools["prefopt"]["peak_bytes"] / tools[best]["peak_bytes"],
-            "matrix_rate": rate,
-            "floor_share": operations / rate / _median(ours),
+            "matrix_rate": statistics.median(result.matrix_rate for result in ours),
+            "floor_share": statistics.median(_floor_share(result, floor) for result in ours),
             "largest_loss_difference": max(differences),
         }
 
@@ -229,6 +227,17 @@ def _adapters(rank: int) -> list[str]:
 def _seconds(result: Result) -> float:
     """Seconds a step, the reference's share included; the first step warms up and is left out."""
     return statistics.median(s.seconds for s in result.steps[1:]) + result.reference_seconds / len(result.steps)
+
+
+def _floor_share(result: Result, floor: float) -> float:
+    """What the operations that cannot be done without would take, as a share of what the steps took.
+
+    floor: operations of all rows. The first step is left out, its share of the operations by its tokens.
+    """
+    measured = result.steps[1:]
+    share = sum(step.tokens for step in measured) / sum(step.tokens for step in result.steps)
+    seconds = sum(step.seconds for step in measured) + share * result.reference_seconds
+    return share * floor / result.matrix_rate / seconds
 
 
 def _median(results: list[Result]) -> float:
@@ -282,6 +291,7 @@ def _plot(cases: list[dict[str, Any]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text as text
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, len(cases), figsize=(2.6 * len(cases), 5), squeeze=False)
@@ -310,7 +320,7 @@ def _machine(arguments: argparse.Namespace) -> dict[str, Any]:
         "threads": arguments.threads,
         "python": platform.python_version(),
         **{name: version(name) for name in names},
-        "trl": _trl_version(arguments.trl),
+        "trl": None if arguments.alone else _trl_version(arguments.trl),
         "model": arguments.model,
         "steps": arguments.steps,
         "repeats": arguments.repeats,
@@ -318,11 +328,14 @@ def _machine(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _trl_version(folder: str | None) -> str:
-    return version("trl") if folder is None else next(Path(folder).glob("trl-*.dist-info")).name.split("-")[1]
+    if folder is None:
+        return version("trl")
+    return next(Path(folder).glob("trl-*.dist-info")).name.removeprefix("trl-").removesuffix(".dist-info")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--alone", action="store_true", help="prefopt only: its speed, memory and share of the floor")
     parser.add_argument("--trl", help="a folder with TRL; default: the installed one")
     parser.add_argument("--sets", nargs="+", default=["hh", "qa", "chat"], choices=list(SETS))
     parser.add_argument("--methods", nargs="+", default=["dpo", "orpo", "simpo"], choices=list(LOSSES))

@@ -26,6 +26,7 @@ class Job:
     simpo. pairs_per_step, num_steps, lr, threads as said. has_reference: whether the method compares with one.
     overrides: prefopt's command line. peer: keyword arguments of TRL's configuration. dtype: float32 or bf16, the
     autocast of the forward pass. device: cpu or cuda. lora_rank: of adapters over bfloat16 weights; 0: all weights.
+    shape, tokens: of the model and of a micro-batch, for the rate of the model's matrix products.
     """
 
     folder: str
@@ -42,6 +43,8 @@ class Job:
     dtype: str = "float32"
     device: str = "cpu"
     lora_rank: int = 0
+    shape: str = "28m"
+    tokens: int = 1024
 
     @staticmethod
     def read(path: Path) -> Job:
@@ -55,6 +58,7 @@ class Job:
 class Result:
     """peak: bytes, of the whole process until the last step. reference_seconds: for scoring the reference of all rows
     before training. order: ids of the rows as they were trained on. padding: share of the tokens that was padding.
+    matrix_rate: operations a second of the model's own products, in this process right behind the last step; 0 for TRL.
     """
 
     steps: list[Step]
@@ -62,6 +66,7 @@ class Result:
     reference_seconds: float
     order: list[str]
     padding: float
+    matrix_rate: float = 0.0
 
     @staticmethod
     def read(path: Path) -> Result:

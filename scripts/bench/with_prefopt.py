@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 from bench.job import Job, Result, Step, peak_memory, train_seconds
+from bench.llama import SHAPES
+from bench.matrix_rate import matrix_rate
 
 
 def measure(job: Job) -> Result:
@@ -48,8 +50,15 @@ def measure(job: Job) -> Result:
 
     trainer.metrics.write = stamped  # type: ignore[method-assign]
     peak: list[int] = []
+    rates: list[float] = []
     save = trainer._save
-    trainer._save = lambda: (peak.append(peak_memory()), save())  # type: ignore[method-assign,assign]
+
+    def measured() -> None:  # behind the last step, before anything is saved
+        peak.append(peak_memory())
+        rates.append(matrix_rate(SHAPES[job.shape], job.tokens, job.dtype, job.threads))
+        save()
+
+    trainer._save = measured  # type: ignore[method-assign]
     start = (time.perf_counter(), time.process_time())
     trainer.run()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -57,7 +66,7 @@ def measure(job: Job) -> Result:
     times = train_seconds([start, *stamps])
     steps = [Step(line["loss"], *t, tokens) for line, t, tokens in zip(lines, times, unique, strict=True)]
     Console().print(trainer.engine.in_force)
-    return Result(steps, peak[0], reference_seconds, order, 0.0)
+    return Result(steps, peak[0], reference_seconds, order, 0.0, rates[0])
 
 
 def _reference_seconds(trainer: object, job: Job) -> float:
