@@ -45,9 +45,6 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "what follows is the sum of both sides"
     ),
     ("wpo", "weights: sides exchanged: responses.paired(likely)"): "what follows is the sum of both sides",
-    ("rrhf", "__call__: sides exchanged: responses.ranked_pairs[:, 0] [2]"): (
-        "it only says which prompt a pair belongs to, and both responses have the same"
-    ),
     ("ld_dpo", "_mean_over_pairs: clamp dropped: times.clamp(min=1)"): (
         "0 / 0 would stand where the other branch is taken, and nothing here has a gradient"
     ),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,9 @@ def train_limited(run_dir: str, spare_mib: float) -> int:
     """The run in a folder; its exit code."""
     from prefopt.errors import UserError
     from prefopt.train.loop import Trainer
+
+    if find_spec("deepspeed"):
+        import deepspeed  # noqa: F401 - accelerate imports it when a model is saved; that is not what is limited here
 
     try:
         trainer = Trainer(Path(run_dir))
