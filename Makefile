@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 # DeepSpeed looks for ninja on the PATH.
 TEST := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install quickstart test test-all test-gpu check oracles mutations bench bench-gpu wheel clean
+.PHONY: help install quickstart test test-all test-ci test-gpu check oracles mutations bench bench-gpu wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test: install ## the tests, under ten minutes on two cores
 
 test-all: install ## all tests, the slow ones too (DeepSpeed on two ranks, the wheel in an empty environment)
 	$(TEST) -m "not gpu"
+
+test-ci: install ## all but the longest of the slow tests: what CI runs
+	$(TEST) -m "not gpu and not long"
 
 test-gpu: install ## the tests that need a GPU, one after the other; bitsandbytes' own skip where it is not installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m gpu -rs

@@ -100,7 +100,10 @@ def two_ranks(tmp_path: Path, engine: str, head: str) -> dict[str, Any]:
 
 
 ENGINES = ("zero1", "zero2", "zero3", "ddp_lora", "zero3_lora", "ddp_lora_recomputed", "zero3_recomputed")
-SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ENGINES]
+SLOW = [
+    pytest.param(kind, marks=[pytest.mark.slow, *([pytest.mark.long] if kind.endswith("recomputed") else [])])
+    for kind in ENGINES
+]
 
 
 @pytest.mark.parametrize("engine", ["ddp", *SLOW])
