@@ -1,10 +1,12 @@
-"""Processes that end with the one that started them."""
+"""How the processes of a run end: with the one that started them, and without an abort on the way out."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
+from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
@@ -18,3 +20,14 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process now, everything being written and its process group closed.
+
+    Threads of the communication libraries that outlive the process group have been seen to abort a rank while the
+    interpreter goes down (ZeRO-3 on two CPU processes, torch 2.13, twice in some hundred runs).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -42,12 +42,7 @@ def main(run_dir: Path) -> int:
 
 
 if __name__ == "__main__":
-    from prefopt.lifetime import die_with_parent
+    from prefopt.lifetime import die_with_parent, leave
 
     die_with_parent()
-    code = main(Path(sys.argv[1]))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Everything is written and the process group is closed. Threads of the communication libraries that outlive it have
-    # been seen to abort a rank while the interpreter goes down (ZeRO-3 on two CPU processes, torch 2.13, once).
-    os._exit(code)
+    leave(main(Path(sys.argv[1])))

@@ -21,6 +21,7 @@ import torch
 
 from prefopt.batch import Encoded
 from prefopt.data.plan import Plan
+from prefopt.lifetime import leave
 from prefopt.losses import make_loss
 from prefopt.model.load import load_policy
 from prefopt.settings import DeepSpeedSettings, LoraSettings, RunSettings
@@ -131,6 +132,7 @@ def train_limited(run_dir: str, spare_mib: float) -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) == 3:
-        sys.exit(train_limited(sys.argv[1], float(sys.argv[2])))
+        leave(train_limited(sys.argv[1], float(sys.argv[2])))
     words = sys.argv[3]
     take_steps(sys.argv[1], sys.argv[2], words if words == "auto" else int(words), float(sys.argv[4]))
+    leave(0)

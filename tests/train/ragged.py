@@ -17,6 +17,7 @@ import torch
 
 from prefopt.batch import Encoded, MicroBatch
 from prefopt.data.plan import Cut, cut
+from prefopt.lifetime import leave
 from prefopt.losses import make_loss, names
 from prefopt.model.load import load_policy, load_reward_policy
 from prefopt.model.policy import Policy
@@ -231,3 +232,4 @@ def main(out: str, engine_name: str, head: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave(0)

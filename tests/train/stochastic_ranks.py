@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from ragged import make_engine, one_step, settings
 
+from prefopt.lifetime import leave
+
 
 def main(folder: str) -> None:
     os.environ["PREFOPT_WORLD_SIZE"] = os.environ["WORLD_SIZE"]
@@ -25,3 +27,4 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1])
+    leave(0)
