@@ -50,11 +50,11 @@ mutations: install ## breaks every method in small ways and looks whether an ora
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutation_check.py
 
 bench: install ## speed and memory beside TRL on this machine's CPU, about an hour; figures go to bench.json
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python scripts/bench_peers.py --json bench.json
 
 bench-gpu: install ## the same on one GPU: a Llama of 1B with all weights, one of 8B with adapters
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python scripts/bench_peers.py --device cuda --dtype bf16 --model 1b --tokens 16384 --pairs 16 --json bench-1b.json
 	$(BIN)/python scripts/bench_peers.py --device cuda --dtype bf16 --model 8b --lora-rank 16 --tokens 16384 --pairs 16 \
 		--json bench-8b.json

@@ -1,10 +1,11 @@
 """Check the methods against numbers recorded from their authors' own code.
 
-    python scripts/check_oracles.py [--dir DIR]
+    python scripts/check_oracles.py [--dir DIR] [--head-rows N]
 
 Each file of DIR (default: tests/oracles) holds cases of one method: inputs, settings, and the losses, rewards and
 gradients they must give; `end_to_end.json` does the same for a whole model, which here goes through the packed,
-prompt-shared forward. Prints a table and exits 1 on a miss. Files of methods that prefopt does not have are listed.
+prompt-shared forward, N tokens at the LM head at a time where --head-rows says so. Prints a table and exits 1 on a
+miss. Files of methods that prefopt does not have are listed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from prefopt.batch import LossOutput, Responses, Unit, WholeStep
 from prefopt.losses import make_loss
+from prefopt.model import logps
 from prefopt.model.forward import respond
 from prefopt.model.policy import Policy
 from prefopt.pack import pack
@@ -142,8 +144,13 @@ def load_tiny(folder: Path) -> Policy:
     return Policy(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
 
 
-def check_end_to_end(oracle: dict, folder: Path) -> Iterator[Check]:
-    """Log-probabilities of every token, and loss, metrics and gradient of every case."""
+def check_end_to_end(oracle: dict, folder: Path, head_rows: int | None = None) -> Iterator[Check]:
+    """Log-probabilities of every token, and loss, metrics and gradient of every case.
+
+    head_rows: tokens that meet the LM head at a time; None for prefopt's own budget, which holds all of them.
+    """
+    if head_rows is not None:
+        logps.MAX_LOGITS = head_rows * load_tiny(folder / oracle["models"]["policy"]).vocabulary
     tolerance, examples = oracle["tolerance"], oracle["examples"]
     expected_logps = oracle["per_token_logps_float64"]
 
@@ -155,7 +162,7 @@ def check_end_to_end(oracle: dict, folder: Path) -> Iterator[Check]:
             batch = pack(pairs_of(examples), prompt_logps=True)
             found = load(name)(batch)
             e = expected_logps[name]
-            both = [logps for pair in zip(e["chosen"], e["rejected"], strict=True) for logps in pair]
+            both = [values for pair in zip(e["chosen"], e["rejected"], strict=True) for values in pair]
             limit = tolerance["per_token_logps_float32"]
             yield compare(f"{name} logps", "response tokens", found.token_logps, both, limit)
             yield compare(f"{name} logps", "prompt tokens", found.prompt_logps, e["chosen_prompt"], limit)
@@ -206,7 +213,9 @@ def _check_gradient(case: dict, policy: Policy, tolerance: dict) -> Iterator[Che
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dir", type=Path, default=DEFAULT_DIR, help="folder of oracle files")
-    folder = parser.parse_args(arguments).dir
+    parser.add_argument("--head-rows", type=int, help="tokens of a whole model's that meet the LM head at a time")
+    given = parser.parse_args(arguments)
+    folder = given.dir
     if not folder.is_dir():
         print(f"check_oracles: {folder} is not a folder", file=sys.stderr)
         return 2
@@ -215,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     for path in sorted(folder.glob("*.json")):
         oracle = json.loads(path.read_text(encoding="utf-8"))
         if path.stem == "end_to_end":
-            checks = list(check_end_to_end(oracle, folder))
+            checks = list(check_end_to_end(oracle, folder, given.head_rows))
         elif path.stem in ADAPTERS:
             checks = list(check_file(path.stem, oracle))
         else:

@@ -22,6 +22,14 @@ def test_every_oracle_passes() -> None:
         assert method in result.stdout
 
 
+def test_a_whole_model_passes_with_its_head_in_chunks(tmp_path: Path) -> None:
+    for name in ("end_to_end.json", "tiny_llama"):
+        (tmp_path / name).symlink_to(ROOT / "tests" / "oracles" / name)
+    result = check("--dir", str(tmp_path), "--head-rows", "5")
+    assert result.returncode == 0, result.stdout
+    assert "end_to_end" in result.stdout
+
+
 def test_a_wrong_number_is_a_miss(tmp_path: Path) -> None:
     oracle = json.loads((ROOT / "tests" / "oracles" / "dpo.json").read_text())
     oracle["cases"][0]["expected"]["losses"][0] *= 1 + 1e-5

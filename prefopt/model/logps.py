@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,16 @@ ASKS = ("collision", "forward_kl", "reverse_kl")
 Head = Callable[[Tensor], Tensor]
 
 
+Agree = Callable[[int], int]
+"""A number of this rank to the largest of all ranks. Where weights are sharded, each call of the head is an exchange
+that every rank must take part in, however few tokens it has."""
+
+
+def alone(number: int) -> int:
+    """`Agree` where the head's weights are whole on every rank."""
+    return number
+
+
 class States(NamedTuple):
     """Hidden states [N, H] and the head that turns them into logits, with whatever the model does to them."""
 
@@ -26,12 +37,12 @@ class States(NamedTuple):
     head: Head
 
 
-def chosen_logps(states: States, target: Tensor, vocabulary: int) -> Tensor:
+def chosen_logps(states: States, target: Tensor, vocabulary: int, agree: Agree = alone) -> Tensor:
     """log p(target) for each row: target [N] -> [N].
 
     vocabulary: columns of the head. The log-softmax is float32 even where the model is bfloat16 (float64 stays so).
     """
-    return token_values(states, target, vocabulary)["logps"]
+    return token_values(states, target, vocabulary, agree=agree)["logps"]
 
 
 def token_values(
@@ -40,6 +51,7 @@ def token_values(
     vocabulary: int,
     asks: frozenset[str] = frozenset(),
     reference: States | None = None,
+    agree: Agree = alone,
 ) -> dict[str, Tensor]:
     """ "logps" and each of `asks` (from `ASKS`) for every row: [N] each. reference: for the divergences."""
     names = ("logps", *(ask for ask in ASKS if ask in asks))
@@ -47,15 +59,16 @@ def token_values(
     rows = max(1, MAX_LOGITS // vocabulary // (4 if asks else 1))
     others = None if reference is None else reference.hidden
     other_head = None if reference is None else reference.head
-    if states.hidden.shape[0] <= rows:
+    num_chunks = agree(ceil(states.hidden.shape[0] / rows))
+    if num_chunks <= 1:
         return dict(zip(names, _values(states.hidden, target, others, states.head, other_head, names), strict=True))
     parts = [
         checkpoint(_values, h, t, o, states.head, other_head, names, use_reentrant=False)
         for h, t, o in zip(
-            states.hidden.split(rows),
-            target.split(rows),
-            [None] * len(target) if others is None else others.split(rows),
-            strict=others is not None,
+            states.hidden.tensor_split(num_chunks),
+            target.tensor_split(num_chunks),
+            [None] * num_chunks if others is None else others.tensor_split(num_chunks),
+            strict=True,
         )
     ]
     return {name: torch.cat(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)}

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from prefopt.batch import Batch, Outputs
 from prefopt.model import attention
-from prefopt.model.logps import States, chosen_logps, token_values
+from prefopt.model.logps import Agree, States, alone, chosen_logps, token_values
 from prefopt.needs import LIVE
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Policy(nn.Module):
         padded: one padded row per response, for models whose attention cannot be told where rows end.
     kernel: what computes the attention of a packed layout: "segments" or "flex", see `SharedLayout`.
     has_adapters: `model` is a peft model around the transformers model.
+    agree: how ranks settle on the number of calls of the head; the engine's, where it shards weights.
     """
 
     has_scalar_head = False
@@ -38,6 +39,7 @@ class Policy(nn.Module):
         self.has_adapters = has_adapters
         self.layout = layout
         self.kernel = "segments"
+        self.agree: Agree = alone
         self._own_attention = attention.default_attention(self.pretrained)
         self.use_layout(layout)
 
@@ -68,11 +70,11 @@ class Policy(nn.Module):
         hidden = self._hidden(batch)
         of_reference = self._reference_states(batch, reference) if asks & LIVE else None
         states = States(hidden[batch.predictor], self._logits)
-        found = token_values(states, batch.target, self.vocabulary, asks, of_reference)
+        found = token_values(states, batch.target, self.vocabulary, asks, of_reference, self.agree)
         prompt_logps = found["logps"].new_zeros(0)
-        if batch.prompt_target.shape[0]:
+        if self.agree(batch.prompt_target.shape[0]):
             prompt_states = States(hidden[batch.prompt_predictor], self._logits)
-            prompt_logps = chosen_logps(prompt_states, batch.prompt_target, self.vocabulary)
+            prompt_logps = chosen_logps(prompt_states, batch.prompt_target, self.vocabulary, self.agree)
         return Outputs(found.pop("logps"), prompt_logps, **found)
 
     def _hidden(self, batch: Batch) -> Tensor:

@@ -83,6 +83,8 @@ class Engine:
             self.module = self.accelerator.prepare(policy)  # masters are made where the weights have gone
             self.optimizer = make_updates(self._trainable(), self.run.optim, self.run.train.seed)
         else:
+            if self.zero_stage == 3:
+                policy.agree = self.largest
             own = make_optimizer(self._trainable(), self.run.optim)
             self.module, self.optimizer = self.accelerator.prepare(policy, own)
             if self.accelerator.distributed_type is not DistributedType.DEEPSPEED:
@@ -151,6 +153,14 @@ class Engine:
         if self.world_size > 1:
             torch.distributed.all_reduce(values)
         return values
+
+    def largest(self, number: int) -> int:
+        """The largest of the ranks' numbers; every rank must call."""
+        if self.world_size == 1:
+            return number
+        found = torch.tensor(number, device=self.device)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        return int(found.item())
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's object, in order of ranks; every rank must call."""

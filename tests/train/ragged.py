@@ -19,6 +19,7 @@ from prefopt.batch import Encoded, MicroBatch
 from prefopt.data.plan import Cut, cut
 from prefopt.lifetime import leave
 from prefopt.losses import make_loss, names
+from prefopt.model import logps
 from prefopt.model.load import load_policy, load_reward_policy
 from prefopt.model.policy import Policy
 from prefopt.needs import LIVE
@@ -45,6 +46,9 @@ LOSSES: dict[str, dict[str, Any]] = {name: {"name": name} for name in names()} |
     "mix_coupled": {"name": "mix", "parts": [{"name": "aot"}, {"name": "bco_pair"}, {"name": "orpo", "weight": 0.5}]},
 }
 """Every method of prefopt/losses, and settings that change the units or the needs of one."""
+FEW_LOGITS = 97 * 64
+"""Logits that two ranks hold at once: the head runs in chunks of 64 tokens (16 for whole distributions), on one rank in
+more of them than on the other."""
 CUTS = ("one", "four", "alone")
 """Everything in one micro-batch per rank, four of nearly equal cost, every example alone (unpacked)."""
 
@@ -219,6 +223,7 @@ def cuts_of(engine_name: str) -> tuple[str, ...]:
 
 def main(out: str, engine_name: str, head: str) -> None:
     os.environ["PREFOPT_WORLD_SIZE"] = os.environ["WORLD_SIZE"]
+    logps.MAX_LOGITS = FEW_LOGITS
     kind, *more = engine_name.split("_")
     run = settings(kind, lora="lora" in more)
     run.model.checkpoint_every = 1 if "recomputed" in more else None

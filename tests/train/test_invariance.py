@@ -1,4 +1,4 @@
-"""The gradient does not depend on how the work was cut: micro-batches, packing, sharing, ranks, ZeRO stage."""
+"""The gradient does not depend on how the work was cut: micro-batches, packing, sharing, head, ranks, ZeRO stage."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from ragged import CUTS, LOSSES, cuts_of, make_engine, one_step, runs_on, settings
+from ragged import CUTS, FEW_LOGITS, LOSSES, cuts_of, make_engine, one_step, runs_on, settings
 
 from prefopt.losses import make_loss
+from prefopt.model import logps
 from prefopt.needs import LIVE
 
 LIVE_LOSSES = {name for name, values in LOSSES.items() if make_loss(values).needs & LIVE}
@@ -58,6 +59,14 @@ def test_one_process_any_cut_any_layout(layout: str, straight: dict[str, dict[st
     assert found.keys() == {(loss, how) for loss in LOSSES for how in CUTS}
     for (loss, how), got in found.items():
         assert got["num_micro_batches"] == {"one": 1, "four": 4, "alone": 13}[how]
+        assert_same(got, straight[loss])
+
+
+def test_the_head_in_chunks_is_the_whole_head(
+    straight: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logps, "MAX_LOGITS", FEW_LOGITS)
+    for (loss, _), got in every_loss(cuts=("four",)).items():
         assert_same(got, straight[loss])
 
 
