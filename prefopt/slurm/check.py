@@ -1,40 +1,15 @@
-"""What may stand under hydra.launcher for hydra/launcher=slurm, and what of it cannot be."""
+"""What of hydra.launcher cannot be with hydra/launcher=slurm, alone or with a run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from prefopt.errors import UserError
+from prefopt.launch_check import check_batch_reaches
+from prefopt.memory_check import check_device
 from prefopt.ranks import World
 from prefopt.settings import LaunchSettings, RunSettings
-
-
-@dataclass
-class SlurmSettings:
-    """What is asked of SLURM for each job. None: not said, so that the cluster's own default holds.
-
-    nodes, gpus_per_node: None: what the run's launch.num_nodes and launch.gpus_per_node say, else 1 and none.
-    python: the command that runs Python on a node; None: the Python of this shell.
-    sbatch: further directives by their long names, without the dashes; true for one without a value.
-    """
-
-    partition: str | None = None
-    nodes: int | None = None
-    gpus_per_node: int | None = None
-    cpus_per_task: int | None = None
-    mem_gb: float | None = None
-    timeout_min: int | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    array_parallelism: int | None = None
-    preamble: list[str] = field(default_factory=list)
-    python: str | None = None
-    max_requeues: int = 20
-    signal_delay_s: int = 120
-    sbatch: dict[str, Any] = field(default_factory=dict)
-
+from prefopt.sweeps.settings import SlurmSettings
 
 OWN_KEYS = {
     "time": "timeout_min",
@@ -105,7 +80,10 @@ def world_of(settings: SlurmSettings, run: RunSettings) -> World:
             f"launch.num_processes={num_processes}, and SLURM is asked for {nodes} x {gpus or 1}",
             "leave it out, or ask for other nodes by hydra.launcher.nodes and gpus_per_node",
         )
-    return World("cuda" if gpus else "cpu", num_processes)
+    device = "cuda" if gpus else "cpu"
+    check_batch_reaches(run, num_processes)
+    check_device(run, device)
+    return World(device, num_processes, nodes)
 
 
 def _require(value: int | None, least: int, key: str, must_be: str) -> None:

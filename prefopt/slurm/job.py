@@ -1,6 +1,6 @@
 """python -m prefopt.slurm.job LOG MAX_REQUEUES IDENTITY WORDS...: what srun starts, once on every node of a job.
 
-It runs `prefopt train WORDS`, hands signals on, and gives its exit code. On the first node it also writes down how the
+It runs `prefopt WORDS`, hands signals on, and gives its exit code. On the first node it also writes down how the
 job goes (`prefopt/slurm/record.py`), and asks for the queue once more where SLURM wanted the run to stop and it saved.
 """
 
@@ -19,12 +19,12 @@ from prefopt.config import compose, identity
 from prefopt.errors import UserError
 from prefopt.slurm.commands import state_of
 from prefopt.slurm.record import Record, cancel_file, requeue_file, write_record
+from prefopt.sweeps.states import SAVED, STARTS
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 """TERM: preemption, scancel, scontrol requeue. USR2: the time limit is near. The others: a user's own --signal."""
 
-STOPPED = 75
-STOPPED_CODES = (STOPPED, *(128 + number for number in STOP_SIGNALS))
+STOPPED_CODES = (SAVED, *(128 + number for number in STOP_SIGNALS))
 """Exit codes of a run that was told to stop: saved, or before there was anything to save."""
 
 
@@ -38,11 +38,10 @@ def main(log: Path, max_requeues: int, submitted: str, words: list[str]) -> int:
     requeue_file(log).unlink(missing_ok=True)
     record = Record(_job_id(), "running", int(os.environ.get("SLURM_RESTART_COUNT", "0")), host=socket.gethostname())
     if cancel_file(log).exists():
-        write_record(log, replace(record, state="ended", exit_code=STOPPED, says="cancelled"))
-        return STOPPED
+        write_record(log, replace(record, state="ended", exit_code=SAVED, says="cancelled"))
+        return SAVED
     write_record(log, record)
-    if record.restarts:
-        print(f"prefopt: start {record.restarts + 1} of job {record.slurm_job}", flush=True)
+    print(f"{STARTS} (SLURM job {record.slurm_job}, start {record.restarts + 1}, on {record.host})", flush=True)
     try:
         _check_same(submitted, words)
     except UserError as error:
@@ -60,7 +59,7 @@ def main(log: Path, max_requeues: int, submitted: str, words: list[str]) -> int:
 
 
 def _check_same(submitted: str, words: list[str]) -> None:
-    config_dir, overrides = (Path(words[1]), words[2:]) if words[0] == "--config-dir" else (None, words)
+    config_dir, overrides = (Path(words[2]), words[3:]) if words[1] == "--config-dir" else (None, words[1:])
     if identity(compose(overrides, config_dir)) != submitted:
         raise UserError(
             "a recipe was changed since this job was submitted: it would be another run", "cancel it and submit again"
@@ -92,7 +91,7 @@ def _train(words: list[str]) -> tuple[int, int | None]:
     for number in STOP_SIGNALS:
         signal.signal(number, forward)
     process = subprocess.Popen(
-        [sys.executable, "-m", "prefopt.cli", "train", *words], env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        [sys.executable, "-m", "prefopt.cli", *words], env={**os.environ, "PYTHONUNBUFFERED": "1"}
     )
     for number in received:  # one that came before there was anybody to forward it to
         process.send_signal(number)

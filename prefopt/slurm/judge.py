@@ -59,5 +59,6 @@ def _gone(record: Record | None, known: Known | None) -> Verdict:
         where = "before it began" if record is None else f"on {record.host}"
         return Verdict("lost", None, f"SLURM has forgotten it; it vanished {where}")
     if known.state in ("PREEMPTED", "CANCELLED"):
-        return Verdict("preempted", known.exit_code, f"SLURM: {known.state}, before it could save")
+        # Taken out of the queue, it never ran, and SLURM's 0 means nothing.
+        return Verdict("preempted", known.exit_code or None, f"SLURM: {known.state}, before it could save")
     return Verdict("failed", known.exit_code, f"SLURM: {known.state}" + (f" ({known.reason})" if known.reason else ""))

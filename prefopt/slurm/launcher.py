@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from prefopt.config import identity
 from prefopt.errors import FAILURE
 from prefopt.run_folder import write_whole
 from prefopt.settings import RunSettings
@@ -32,11 +33,11 @@ class SlurmLauncher:
         self.settings = settings
         self._asks: dict[str, SlurmSettings] = {}
 
-    def check(self, run: RunSettings, identity: str) -> None:
+    def check(self, run: RunSettings) -> None:
         """Raises: UserError where what is asked of SLURM does not fit the run."""
         asked = fitted_to(self.settings, run.launch)
         world_of(asked, run)
-        self._asks[identity] = asked
+        self._asks[identity(run)] = asked
 
     def script(self, jobs: Sequence[Job]) -> str:
         """What `start` submits for jobs that ask for the same."""

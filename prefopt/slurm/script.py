@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.errors import UserError
-from prefopt.slurm.settings import SlurmSettings
+from prefopt.sweeps.settings import SlurmSettings
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One job of a script: its number in the sweep, the identity of its run, and the words after `prefopt train`."""
+    """One job of a script: its number in the sweep, the identity of its run, and the words after `prefopt`."""
 
     number: int
     identity: str
