@@ -17,6 +17,7 @@ from prefopt.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from prefopt.config import Composition
+    from prefopt.sweeps.groups import Starting
 
 INTERRUPTED = 130
 
@@ -86,14 +87,14 @@ def _train(words: list[str]) -> int:
     if options.help:
         print(cli_help.train_help(options.config_dir), end="")
         return 0
-    if options.multirun:
-        from prefopt.sweep import sweep
+    from prefopt.sweeps.groups import split
 
-        if options.show_config:
-            raise UserError("--show-config shows one run", "leave -m out")
-        if options.repeat:
-            raise UserError("--repeat repeats one run", "leave -m out")
-        return sweep(options.overrides, options.config_dir, list_only=options.dry_run)
+    options.overrides, starting = split(options.overrides, options.config_dir)
+    _check_starting(options, starting)
+    if options.multirun or not starting.launcher.waits:
+        from prefopt.sweeps.run import sweep
+
+        return sweep(options.overrides, options.config_dir, starting, options.dry_run, single=not options.multirun)
     composition, fingerprint = _compose_or_repeat(options)
     from rich.console import Console
 
@@ -113,6 +114,25 @@ def _train(words: list[str]) -> int:
     from prefopt.launch import train
 
     return train(composition.run, ["prefopt", "train", *words], console, fingerprint)
+
+
+def _check_starting(options: argparse.Namespace, starting: Starting) -> None:
+    """Refuse options that have no meaning for several runs, and choices that have none for one.
+
+    Raises: UserError naming it.
+    """
+    if options.multirun or not starting.launcher.waits:
+        here = "leave -m out" if options.multirun else f"leave hydra/launcher={starting.launcher.name} out"
+        if options.show_config:
+            raise UserError("--show-config shows one run", here)
+        if options.repeat:
+            raise UserError("--repeat repeats one run, here", here)
+    if options.multirun:
+        return
+    if "hydra/sweeper" in starting.given:
+        raise UserError("hydra/sweeper has no effect on one run", "add -m")
+    if starting.launcher.waits and starting.launcher.name != "local":
+        raise UserError(f"hydra/launcher={starting.launcher.name} has no effect on one run", "add -m")
 
 
 def _compose_or_repeat(options: argparse.Namespace) -> tuple[Composition, str | None]:

@@ -55,20 +55,25 @@ def plan_world(run: RunSettings) -> World:
 
 def count_gpus() -> int:
     """Visible NVIDIA GPUs, told by the driver's tools and CUDA_VISIBLE_DEVICES."""
+    return len(visible_gpus())
+
+
+def visible_gpus() -> list[str]:
+    """The names of the visible GPUs, as CUDA_VISIBLE_DEVICES takes them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.split(",")[0].strip() in ("", "-1"):
-        return 0
+        return []
     present = _gpus_of_machine()
     if visible is None or present == 0:
-        return present
-    count = 0
+        return [str(number) for number in range(present)]
+    found = []
     for entry in visible.split(","):
         name = entry.strip()
         # CUDA stops at the first entry that names no device; names that are not numbers are identifiers.
         if name in ("", "-1") or (name.isdigit() and int(name) >= present):
             break
-        count += 1
-    return count
+        found.append(name)
+    return found
 
 
 def _gpus_of_machine() -> int:

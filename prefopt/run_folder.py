@@ -157,6 +157,25 @@ def locked(folder: Path) -> Iterator[Lock]:
         (folder / LOCK).unlink(missing_ok=True)
 
 
+def holder(folder: Path) -> str:
+    """Words for who works in a folder now; empty where nobody does.
+
+    Raises: UserError where its lock cannot be read.
+    """
+    held = _read_lock(folder)
+    return "" if held is None else _living_owner(held)
+
+
+def process_of(pid: int) -> dict[str, Any]:
+    """A process of this machine that runs now, so that `is_alive` knows it again."""
+    return {"host": socket.gethostname(), **_process(pid)}
+
+
+def is_alive(process: Mapping[str, Any]) -> bool:
+    """Whether a process still runs. Of another host nobody can tell, so it counts as running."""
+    return bool(_living_owner({"host": process["host"], "owners": [process]}))
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """No other start of this machine reads or takes the lock file meanwhile."""

@@ -98,7 +98,7 @@ def test_unknown_choice_names_the_near_ones(override: str, near: str) -> None:
         ("train.seed=[1", "cannot be read"),
         ("quickstart", "expected key=value"),
         ("loss.name=dpo", "loss=dpo"),
-        ("hydra.run.dir=x", "takes no settings of Hydra's"),
+        ("hydra.run.dir=x", "prefopt train and prefopt sweep only"),
         ("modl/x=1", "there is no such group"),
         ("data={a: 1}", "takes the name of a file"),
         ("model=null", "one must be chosen"),

@@ -43,11 +43,12 @@ FLOORS = {
     "prefopt.repeat": 6,
     "prefopt.launch": 6,
     "prefopt.dry_run": 7,
-    "prefopt.sweep": 7,
+    "prefopt.sweeps": 7,
     "prefopt.show_data": 7,
     "prefopt.show_losses": 7,
     "prefopt.cli_help": 7,
     "prefopt.cli": 8,
+    "prefopt.job": 8,
 }
 """Room to floor. A room is a package of prefopt, or a module that lies beside the packages."""
 

@@ -1,0 +1,67 @@
+"""The settings of `hydra/launcher=NAME` and `hydra/sweeper=NAME`: how runs are started, and what chooses their values.
+
+They are no part of a run: the same run started in another way lands in the same folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from prefopt.settings import one_of
+
+
+@dataclass
+class LocalSettings:
+    """One run after the other, here. waits: whether the command stays until its runs have ended."""
+
+    waits: ClassVar[bool] = True
+    name: str = "local"
+
+
+@dataclass
+class LocalGpusSettings:
+    """Several runs at once on this machine. jobs: null: as many as fit on its GPUs. gpus_per_job: null: one."""
+
+    waits: ClassVar[bool] = True
+    name: str = "local_gpus"
+    jobs: int | None = None
+    gpus_per_job: int | None = None
+
+
+@dataclass
+class GridSettings:
+    """Every combination. metric: by which runs are compared; null: train.best_metric."""
+
+    name: str = "grid"
+    metric: str | None = None
+    direction: str = one_of("auto", "minimize", "maximize")
+
+
+@dataclass
+class RandomSettings:
+    """n_trials independent draws, a function of the seed."""
+
+    name: str = "random"
+    n_trials: int = 20
+    seed: int = 42
+    metric: str | None = None
+    direction: str = one_of("auto", "minimize", "maximize")
+
+
+@dataclass
+class OptunaSettings:
+    """n_trials runs, each chosen by Optuna from those before it."""
+
+    name: str = "optuna"
+    n_trials: int = 20
+    seed: int = 42
+    metric: str | None = None
+    direction: str = one_of("auto", "minimize", "maximize")
+
+
+SCHEMAS: dict[str, dict[str, type]] = {
+    "hydra/launcher": {"local": LocalSettings, "local_gpus": LocalGpusSettings},
+    "hydra/sweeper": {"grid": GridSettings, "random": RandomSettings, "optuna": OptunaSettings},
+}
+"""Group to the `name` that a file of it may have to the dataclass of its keys."""
