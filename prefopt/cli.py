@@ -79,7 +79,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _train(words: list[str]) -> int:
     parser = _Parser()
-    for name in ("--dry-run", "--show-config"):
+    for name in ("--dry-run", "--show-config", "--sbatch-only"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--repeat", type=Path)
@@ -89,12 +89,15 @@ def _train(words: list[str]) -> int:
         return 0
     from prefopt.sweeps.groups import split
 
+    if options.sbatch_only and not any(word.startswith("hydra/launcher=") for word in options.overrides):
+        options.overrides.append("hydra/launcher=slurm")
     options.overrides, starting = split(options.overrides, options.config_dir)
     _check_starting(options, starting)
     if options.multirun or not starting.launcher.waits:
         from prefopt.sweeps.run import sweep
 
-        return sweep(options.overrides, options.config_dir, starting, options.dry_run, single=not options.multirun)
+        single = not options.multirun
+        return sweep(options.overrides, options.config_dir, starting, options.dry_run, single, options.sbatch_only)
     composition, fingerprint = _compose_or_repeat(options)
     from rich.console import Console
 
@@ -121,6 +124,8 @@ def _check_starting(options: argparse.Namespace, starting: Starting) -> None:
 
     Raises: UserError naming it.
     """
+    if options.sbatch_only and starting.launcher.name != "slurm":
+        raise UserError(f"--sbatch-only: hydra/launcher={starting.launcher.name} has no batch script", "leave it out")
     if options.multirun or not starting.launcher.waits:
         here = "leave -m out" if options.multirun else f"leave hydra/launcher={starting.launcher.name} out"
         if options.show_config:

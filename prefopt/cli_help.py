@@ -34,6 +34,7 @@ options:
   -m, --multirun      run every combination of comma-separated values, one after the other; a table at the end
   --dry-run           compose, check, read the data, print the plan; write nothing
   --show-config       print each setting and where it comes from; do nothing else
+  --sbatch-only       print the batch script that hydra/launcher=slurm would submit, and submit nothing
   --config-dir DIR    a folder of your own recipes, in front of ./recipes and those of prefopt
   --repeat DIR        the run of folder DIR once more, from what the folder recorded, into dir=FOLDER or DIR-repeat
 

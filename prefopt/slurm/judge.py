@@ -6,19 +6,23 @@ from dataclasses import dataclass
 
 from prefopt.slurm.commands import Known
 from prefopt.slurm.record import Record
+from prefopt.sweeps.states import SAVED
 
-STOPPED = 75
 BENIGN = ("", "Priority", "Resources", "None", "JobArrayTaskLimit")
 """Reasons for waiting that are nothing but the queue."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A state of the table: queued, running, done, failed, preempted or lost. says: why, where that needs words."""
+    """A state of the table: queued, running, done, failed, preempted or lost. says: why, where that needs words.
+
+    is_only_word: the job itself left nothing that says it better.
+    """
 
     state: str
     exit_code: int | None = None
     says: str = ""
+    is_only_word: bool = False
 
 
 def judge(record: Record | None, known: Known | None, cancelled: bool) -> Verdict:
@@ -33,21 +37,25 @@ def judge(record: Record | None, known: Known | None, cancelled: bool) -> Verdic
         return Verdict("running", says="is to stop" if cancelled else "")
     if known is not None and known.is_waiting:
         if cancelled:
-            return Verdict("preempted", STOPPED, "cancelled")
+            return _cancelled(record)
         waits = "" if known.reason in BENIGN else f"SLURM: {known.reason}"
         if record is None:
             return Verdict("queued", says=waits)
         return Verdict("preempted", record.exit_code, record.says or f"waits to run again; {waits}".rstrip("; "))
     if cancelled:
-        return Verdict("preempted", STOPPED, "cancelled")
+        return _cancelled(record)
     if record is not None and record.state == "requeued":
         return Verdict("preempted", record.exit_code, f"{record.says}; but SLURM did not take it back")
     return _gone(record, known)
 
 
+def _cancelled(record: Record | None) -> Verdict:
+    return Verdict("preempted", SAVED, "cancelled", is_only_word=record is None)
+
+
 def _ended(record: Record) -> Verdict:
     assert record.exit_code is not None
-    state = {0: "done", STOPPED: "preempted"}.get(record.exit_code, "failed")
+    state = {0: "done", SAVED: "preempted"}.get(record.exit_code, "failed")
     if record.says and record.exit_code > 128:  # stopped by a signal before there was anything to save
         state = "preempted"
     return Verdict(state, record.exit_code, record.says)
@@ -60,5 +68,6 @@ def _gone(record: Record | None, known: Known | None) -> Verdict:
         return Verdict("lost", None, f"SLURM has forgotten it; it vanished {where}")
     if known.state in ("PREEMPTED", "CANCELLED"):
         # Taken out of the queue, it never ran, and SLURM's 0 means nothing.
-        return Verdict("preempted", known.exit_code or None, f"SLURM: {known.state}, before it could save")
-    return Verdict("failed", known.exit_code, f"SLURM: {known.state}" + (f" ({known.reason})" if known.reason else ""))
+        return Verdict("preempted", known.exit_code or None, f"SLURM: {known.state}, before it could save", True)
+    reason = f" ({known.reason})" if known.reason else ""
+    return Verdict("failed", known.exit_code, f"SLURM: {known.state}{reason}", True)

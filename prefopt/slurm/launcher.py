@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from prefopt.config import identity
-from prefopt.errors import FAILURE
+from prefopt.errors import FAILURE, UserError
 from prefopt.run_folder import write_whole
 from prefopt.settings import RunSettings
 from prefopt.slurm.check import check_slurm, fitted_to, world_of
@@ -15,7 +15,7 @@ from prefopt.slurm.commands import Known, LimitError, SlurmError, ask_to_stop, c
 from prefopt.slurm.judge import judge
 from prefopt.slurm.record import Record, cancel_file, forget, read_record
 from prefopt.slurm.script import Entry, batch_script
-from prefopt.sweeps.jobs import QUEUED, Job
+from prefopt.sweeps.jobs import DONE, QUEUED, Job
 from prefopt.sweeps.launcher import Record as Recorder
 from prefopt.sweeps.settings import SlurmSettings
 
@@ -40,7 +40,16 @@ class SlurmLauncher:
         self._asks[identity(run)] = asked
 
     def script(self, jobs: Sequence[Job]) -> str:
-        """What `start` submits for jobs that ask for the same."""
+        """What `start` submits for these jobs.
+
+        Raises: UserError where that would be no script, or several.
+        """
+        if len(self.groups(jobs)) != 1:
+            raise UserError(
+                f"{len(self.groups(jobs))} scripts would be submitted: the jobs that are not done ask for different nodes"
+                if jobs
+                else "every job is done"
+            )
         folder = Path(jobs[0].log).parent
         entries = [Entry(job.number, job.identity, job.words) for job in jobs]
         return batch_script(self._asked(jobs[0]), folder, folder.name, entries)
@@ -84,7 +93,7 @@ class SlurmLauncher:
 
     def refresh(self, jobs: Sequence[Job]) -> None:
         """See `Launcher`. Where SLURM does not answer, what is not told by files stays as it was."""
-        submitted = [job for job in jobs if ID in job.handle]
+        submitted = [job for job in jobs if ID in job.handle and job.state != DONE]
         try:
             found = self._known(submitted)
         except SlurmError as error:
@@ -94,6 +103,7 @@ class SlurmLauncher:
             log = Path(job.log)
             verdict = judge(_record(job), found.get(job.handle[ID]), cancel_file(log).exists())
             job.state, job.exit_code, job.error = verdict.state, verdict.exit_code, verdict.says
+            job.handle = {ID: job.handle[ID], **({"says": verdict.says} if verdict.is_only_word else {})}
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Those that wait leave the queue, those that run save and are not put back."""

@@ -27,6 +27,7 @@ class Job:
     state: one of `STATES`. exit_code: of its last start, None while it has not ended. error: why it is not done, in one
     line. metrics: of its last evaluation. had_folder: whether the run's folder has been seen.
     handle: what its launcher needs to find it again (process, devices, cluster's job id), JSON; empty: never started.
+    "says" in it: why the cluster ended the job, which then could not say it itself.
     trials: numbers of an Optuna study's trials that are this run.
     """
 

@@ -54,4 +54,8 @@ def make_launcher(settings: Any) -> Launcher:
     """The launcher of filled settings (`prefopt/sweeps/settings.py`)."""
     from prefopt.sweeps.local import LocalGpusLauncher, LocalLauncher
 
+    if settings.name == "slurm":
+        from prefopt.slurm.launcher import SlurmLauncher
+
+        return SlurmLauncher(settings)
     return LocalGpusLauncher(settings) if settings.name == "local_gpus" else LocalLauncher()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from prefopt.console import PLAIN
 from prefopt.run_folder import locked, make_folder
 from prefopt.sweeps.groups import Starting, record
-from prefopt.sweeps.jobs import Job
+from prefopt.sweeps.jobs import DONE, Job
 from prefopt.sweeps.launcher import Launcher, make_launcher
 from prefopt.sweeps.plan import Combination, expand, plan_jobs, sweep_name
 from prefopt.sweeps.record import SWEEPS, Sweep, load
@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    words: list[str], config_dir: Path | None, starting: Starting, list_only: bool = False, single: bool = False
+    words: list[str],
+    config_dir: Path | None,
+    starting: Starting,
+    list_only: bool = False,
+    single: bool = False,
+    script_only: bool = False,
 ) -> int:
     """Run every combination; 0 all done, 1 one failed, 75 one was stopped, 128 + number after a signal.
 
     words: overrides of the run. list_only: print the jobs and do nothing else. single: one run, started as a sweep of
-    one job, by a launcher that does not wait for it.
+    one job, by a launcher that does not wait for it. script_only: print what would be submitted, and submit nothing.
 
     Raises: UserError, before anything starts, that names every job that cannot be composed or is refused by a check.
     """
@@ -49,7 +54,13 @@ def sweep(
     made = Sweep(folder, words, config, os.getcwd(), record(starting), None, "maximize", jobs)
     for job in jobs:
         made.place(job)
-    make_folder(folder)
+    make_folder(folder)  # also for a script that is submitted by hand: SLURM opens the log before it runs
+    if script_only:
+        from prefopt.slurm.launcher import SlurmLauncher
+
+        assert isinstance(launcher, SlurmLauncher)
+        print(launcher.script([job for job in jobs if job.state != DONE]))
+        return 0
     with locked(folder):
         _take_over(made)
         return run(made, launcher, console, lambda job: job.is_to_start)

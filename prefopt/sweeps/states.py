@@ -37,7 +37,7 @@ def settle(job: Job) -> None:
         job.metrics = dict(result.get("metrics", {}))
     elif worker:
         job.state, job.exit_code, job.error = RUNNING, None, ""
-    elif job.state in (QUEUED, RUNNING) and job.exit_code is None:
+    elif job.state in (QUEUED, RUNNING, PREEMPTED) and job.exit_code is None:
         pass  # as its launcher says
     elif job.had_folder and not (folder / RUN).exists():
         job.state, job.exit_code, job.metrics = LOST, None, {}
@@ -49,7 +49,7 @@ def settle(job: Job) -> None:
         job.error = "it ended well and left no result; resume goes on with it"
     else:
         job.state = PREEMPTED if job.exit_code == SAVED or job.exit_code in STOPPED else FAILED
-        job.error = last_error(job)
+        job.error = job.handle.get("says") or last_error(job)
 
 
 def read_note(job: Job) -> None:

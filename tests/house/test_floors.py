@@ -44,6 +44,7 @@ FLOORS = {
     "prefopt.launch": 6,
     "prefopt.dry_run": 7,
     "prefopt.sweeps": 7,
+    "prefopt.slurm": 7,
     "prefopt.show_data": 7,
     "prefopt.show_losses": 7,
     "prefopt.cli_help": 7,
