@@ -14,7 +14,9 @@ from prefopt.sweeps.settings import SlurmSettings
 OWN_KEYS = {
     "time": "timeout_min",
     "mem": "mem_gb",
-    **{key.replace("_", "-"): key for key in ("partition", "nodes", "gpus_per_node", "cpus_per_task", "account", "qos")},
+    **{
+        key.replace("_", "-"): key for key in ("partition", "nodes", "gpus_per_node", "cpus_per_task", "account", "qos")
+    },
     "constraint": "constraint",
     "signal": "signal_delay_s",
     "requeue": "max_requeues",
@@ -48,7 +50,7 @@ def check_slurm(settings: SlurmSettings) -> None:
         if name in KEPT or name.startswith("-"):
             hint = "leave it out" if name in KEPT else f"without dashes: {name.lstrip('-')}"
             raise UserError(f"hydra.launcher.sbatch.{name}: prefopt cannot hand this on", hint)
-        if isinstance(value, bool) and not value or value is None or isinstance(value, (list, dict)):
+        if value is False or value is None or isinstance(value, (list, dict)):
             raise UserError(f"hydra.launcher.sbatch.{name} must be text, a number or true, not {value}")
 
 

@@ -41,7 +41,7 @@ class LimitError(SlurmError):
 
 @dataclass(frozen=True)
 class Known:
-    """What SLURM says of a job. state: its word. exit_code: of the batch script, once it has ended. reason: why it waits."""
+    """What SLURM says of a job. state: its word. exit_code: of the script, once it has ended. reason: why it waits."""
 
     state: str
     exit_code: int | None = None

@@ -88,8 +88,8 @@ def _train(words: list[str]) -> tuple[int, int | None]:
         if process is not None and process.poll() is None:
             process.send_signal(number)
 
-    for number in STOP_SIGNALS:
-        signal.signal(number, forward)
+    for stop in STOP_SIGNALS:
+        signal.signal(stop, forward)
     process = subprocess.Popen(
         [sys.executable, "-m", "prefopt.cli", *words], env={**os.environ, "PYTHONUNBUFFERED": "1"}
     )

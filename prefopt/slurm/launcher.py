@@ -44,11 +44,11 @@ class SlurmLauncher:
 
         Raises: UserError where that would be no script, or several.
         """
-        if len(self.groups(jobs)) != 1:
+        if not jobs:
+            raise UserError("nothing would be submitted: every job is done")
+        if len(self.groups(jobs)) > 1:
             raise UserError(
-                f"{len(self.groups(jobs))} scripts would be submitted: the jobs that are not done ask for different nodes"
-                if jobs
-                else "every job is done"
+                "the jobs ask SLURM for different nodes, which takes several scripts", "show one by leaving -m out"
             )
         folder = Path(jobs[0].log).parent
         entries = [Entry(job.number, job.identity, job.words) for job in jobs]

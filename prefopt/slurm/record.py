@@ -19,7 +19,7 @@ from prefopt.run_folder import read_json, write_whole
 class Record:
     """One start of a job. state: running, requeued (saved, to be run again) or ended.
 
-    slurm_job: "12", or "12_3". restarts: how often SLURM has put it back. says: why it is as it is, where that needs words.
+    slurm_job: "12", or "12_3". restarts: how often SLURM has put it back. says: why, where that needs words.
     """
 
     slurm_job: str

@@ -103,5 +103,7 @@ def _render(command: str, folder: Path, parameters: dict[str, Any]) -> str:
     try:
         from submitit.slurm.slurm import _make_sbatch_string
     except ImportError:
-        raise UserError("hydra/launcher=slurm needs submitit, which is not installed", 'pip install "prefopt[slurm]"') from None
+        raise UserError(
+            "hydra/launcher=slurm needs submitit, which is not installed", 'pip install "prefopt[slurm]"'
+        ) from None
     return _make_sbatch_string(command=command, folder=folder, **parameters)

@@ -6,41 +6,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rig import Cluster
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = "munge slurmctld slurmd slurm-client slurmdbd mariadb-server-core mariadb-client-core"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "slurmdbd", "mariadbd", "mariadb-install-db")
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A SLURM that runs, and the environment in which its commands and prefopt find it."""
-
-    environment: dict[str, str]
-
-    def run(self, *words: str, cwd: Path | None = None) -> str:
-        """The output of one of SLURM's commands."""
-        done = subprocess.run(words, env=self.environment, cwd=cwd, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
-        return done.stdout.strip()
-
-    def wait_for_end(self, *jobs: str, seconds: float = 120) -> None:
-        """Until the queue holds none of these jobs."""
-        wait_until(lambda: not self.run("squeue", "--noheader", f"--jobs={','.join(jobs)}"), seconds)
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
-    """Look several times a second; the test fails where it does not come true."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.3)
 
 
 @pytest.fixture(scope="session")

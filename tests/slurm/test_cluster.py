@@ -1,79 +1,15 @@
-"""Whole sweeps and runs on a real SLURM of this machine: failed, preempted, cancelled, out of time, refused, resumed."""
+"""Whole sweeps and runs on a real SLURM of this machine: failed, preempted, cancelled, out of time, refused."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
-
-from .conftest import Cluster, wait_until
+from rig import LONG, Cluster, Desk, wait_until
 
 pytestmark = [pytest.mark.slow]
-
-ROOT = Path(__file__).resolve().parents[2]
-LONG = ["train.epochs=250", "train.eval_every=never", "train.save_every=never", "train.log_every=20"]
-"""2000 steps: half a minute, in which a run can be caught."""
-
-
-class Desk:
-    """A folder to work in, with a tiny model and pairs, and the commands given there."""
-
-    def __init__(self, folder: Path, cluster: Cluster, shared: Path) -> None:
-        self.folder, self.cluster, self.shared = folder, cluster, shared
-        self.environment = {**tiny.environment(shared / "cache"), **cluster.environment, "OMP_NUM_THREADS": "1"}
-        self.environment["PREFOPT_CACHE"] = str(shared / "cache")
-        self.environment["PATH"] = f"{Path(sys.executable).parent}:{self.environment['PATH']}"
-
-    def prefopt(self, *words: str, code: int | None = 0) -> str:
-        """What `prefopt WORDS` prints; its exit code is `code`."""
-        done = subprocess.run(
-            [sys.executable, "-m", "prefopt.cli", *words],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == code, (words, done.stdout, done.stderr)
-        return done.stdout + done.stderr
-
-    def overrides(self, *more: str) -> list[str]:
-        """A run of a few seconds."""
-        words = tiny.overrides(self.shared / "model", self.shared / "pairs.jsonl", Path("unused"))
-        return [*(word for word in words if not word.startswith("dir=")), *more]
-
-    def status(self) -> list[dict[str, Any]]:
-        """The jobs of the newest sweep as `prefopt sweep status --json` tells them."""
-        done = subprocess.run(
-            [sys.executable, "-m", "prefopt.cli", "sweep", "status", "--json"],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        return json.loads(done.stdout)["jobs"]
-
-    def states(self) -> list[str]:
-        return [job["state"] for job in self.status()]
-
-    def wait_for(self, *states: str, seconds: float = 150) -> list[dict[str, Any]]:
-        """The jobs once they have these states."""
-        wait_until(lambda: tuple(self.states()) == states, seconds)
-        return self.status()
-
-    def log(self, job: dict[str, Any]) -> str:
-        return (self.folder / job["log"]).read_text(encoding="utf-8")
-
-    def steps(self, job: dict[str, Any]) -> int:
-        return tiny.last_step(self.folder / job["dir"])
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,13 @@ REQUEUED = Record("7_2", "requeued", exit_code=75, says="stopped by SIGTERM, goe
         (replace(BEGAN, state="ended", exit_code=0), Known("COMPLETING"), "done", 0, ""),
         (replace(BEGAN, state="ended", exit_code=0), None, "done", 0, ""),
         (replace(BEGAN, state="ended", exit_code=1), Known("FAILED", 1), "failed", 1, ""),
-        (replace(BEGAN, state="ended", exit_code=75, says="cancelled"), Known("CANCELLED"), "preempted", 75, "cancelled"),
+        (
+            replace(BEGAN, state="ended", exit_code=75, says="cancelled"),
+            Known("CANCELLED"),
+            "preempted",
+            75,
+            "cancelled",
+        ),
         (replace(BEGAN, state="ended", exit_code=143, says="cancelled"), None, "preempted", 143, "cancelled"),
         (replace(BEGAN, state="ended", exit_code=137), None, "failed", 137, ""),
         # It had no time to write anything.

@@ -17,6 +17,9 @@ WORDS = ["train", "data.train=[{path: 'a b.jsonl', limit: 3}]", "name=it's $HOME
 FOLDER = Path("sweeps/two words")
 
 
+MANY = ["launch.num_nodes=2", "launch.gpus_per_node=4", "launch.device=auto", "launch.num_processes=null"]
+
+
 def directives(script: str) -> list[str]:
     return [line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")]
 
@@ -47,7 +50,10 @@ def test_every_key_is_a_directive_and_what_is_not_said_is_left_to_the_cluster() 
     }
     assert script.index("module load cuda") < script.index("srun")
     assert "apptainer exec image.sif python -m prefopt.slurm.job" in script
-    said = {line.partition("=")[0] for line in directives(batch_script(SlurmSettings(), FOLDER, "s", [Entry(1, "i", WORDS)]))}
+    said = {
+        line.partition("=")[0]
+        for line in directives(batch_script(SlurmSettings(), FOLDER, "s", [Entry(1, "i", WORDS)]))
+    }
     assert said == {*("chdir", "job-name", "nodes", "ntasks-per-node", "open-mode", "output", "requeue", "signal")}
 
 
@@ -57,7 +63,10 @@ def test_words_reach_the_job_whole(numbers: list[int], task: str | None) -> None
     script = batch_script(SlurmSettings(max_requeues=4), FOLDER, "s", entries)
     environment = {"PATH": "/usr/bin:/bin", **({"SLURM_ARRAY_TASK_ID": task} if task else {})}
     done = subprocess.run(
-        ["bash", "-c", "srun() { printf '%s\\n' \"$@\"; return 75; }\n" + script], env=environment, capture_output=True, text=True
+        ["bash", "-c", "srun() { printf '%s\\n' \"$@\"; return 75; }\n" + script],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     lines = done.stdout.splitlines()
     assert lines[lines.index("prefopt.slurm.job") + 1 :] == [f"{FOLDER}/job-3.log", "4", "id3", *WORDS]
@@ -84,7 +93,7 @@ def test_what_sbatch_would_refuse_or_nobody_would_hear_is_refused(settings: Slur
 
 
 def test_run_and_launcher_agree_on_nodes_and_gpus() -> None:
-    run = compose(["recipe=quickstart", "launch.num_nodes=2", "launch.gpus_per_node=4", "launch.device=auto"])
+    run = compose(["recipe=quickstart", *MANY])
     asked = fitted_to(SlurmSettings(), run.launch)
     assert (asked.nodes, asked.gpus_per_node) == (2, 4)
     assert (world_of(asked, run).device, world_of(asked, run).num_processes) == ("cuda", 8)
@@ -100,7 +109,9 @@ def test_run_and_launcher_agree_on_nodes_and_gpus() -> None:
         (["launch.num_processes=3"], SlurmSettings(nodes=2), "launch.num_processes=3"),
     ],
 )
-def test_a_world_that_the_job_would_not_find_is_refused(overrides: list[str], settings: SlurmSettings, said: str) -> None:
+def test_a_world_that_the_job_would_not_find_is_refused(
+    overrides: list[str], settings: SlurmSettings, said: str
+) -> None:
     with pytest.raises(UserError) as caught:
         world_of(settings, compose(["recipe=quickstart", *overrides]))
     assert said in str(caught.value)
