@@ -47,7 +47,12 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"prefopt {__version__}")
         return 0
-    commands: dict[str, Callable[[list[str]], int]] = {"train": _train, "data": _data, "losses": _losses}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "sweep": _sweep,
+        "data": _data,
+        "losses": _losses,
+    }
     if words[0] not in commands:
         raise UserError(f"there is no command {words[0]!r}", did_you_mean(words[0], commands))
     return commands[words[0]](words[1:])
@@ -147,6 +152,42 @@ def _compose_or_repeat(options: argparse.Namespace) -> tuple[Composition, str | 
     from prefopt.repeat import repeat
 
     return repeat(options.repeat, options.overrides)
+
+
+def _sweep(words: list[str]) -> int:
+    commands = ("status", "resume", "retry", "cancel")
+    command = words[0] if words else "--help"
+    if command not in (*commands, "-h", "--help"):
+        raise UserError(f"there is no command sweep {command}", did_you_mean(command, commands))
+    parser = _Parser()
+    if command == "status":
+        parser.add_argument("--json", action="store_true")
+    if command == "retry":
+        parser.add_argument("--failed", action="store_true")
+    options = parser.read(words[1:])
+    if command in ("-h", "--help") or options.help:
+        print(cli_help.SWEEP, end="")
+        return 0
+    if options.config_dir:
+        raise UserError("--config-dir: a sweep goes on with the one that it was started with", "leave it out")
+    folders = [Path(word) for word in options.overrides if "=" not in word]
+    changes = [word for word in options.overrides if "=" in word]
+    if len(folders) > 1:
+        raise UserError(f"one sweep at a time, not {folders[0]} and {folders[1]}")
+    if changes and command in ("status", "cancel"):
+        raise UserError(f"{changes[0]}: sweep {command} changes nothing", "leave it out")
+    from prefopt.sweeps import commands as sweeps
+
+    folder = folders[0] if folders else None
+    if command == "status":
+        return sweeps.status(folder, options.json)
+    if command == "cancel":
+        return sweeps.cancel(folder)
+    if command == "retry" and not options.failed:
+        raise UserError(
+            "sweep retry: say which jobs", "--failed for those that failed, or prefopt sweep resume for all"
+        )
+    return sweeps.resume(folder, changes, failed_only=command == "retry")
 
 
 def _data(words: list[str]) -> int:

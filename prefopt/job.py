@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prefopt.cli import main
-from prefopt.lifetime import die_with_parent
 from prefopt.run_folder import process_of, write_whole
 from prefopt.sweeps.states import STARTS
 
@@ -34,5 +33,4 @@ def run_job(note: Path, words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    die_with_parent()
     sys.exit(run_job(Path(sys.argv[1]), sys.argv[2:]))

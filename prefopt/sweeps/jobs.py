@@ -22,7 +22,8 @@ process or its folder is gone and nothing says how it ended."""
 class Job:
     """One run of a sweep.
 
-    number: from 1. overrides: of the run. varied: those that differ between jobs. identity, dir: of the run.
+    number: from 1. overrides: of the run. varied: those that differ between jobs. identity, dir: of the run; empty
+    where it was refused.
     words: what comes after `prefopt` on its command line. log, note: its files in the sweep's folder.
     state: one of `STATES`. exit_code: of its last start, None while it has not ended. error: why it is not done, in one
     line. metrics: of its last evaluation. had_folder: whether the run's folder has been seen.
@@ -55,4 +56,6 @@ class Job:
     @property
     def is_to_start(self) -> bool:
         """Whether `resume` starts it: it is not done, does not run, and waits in no queue."""
+        if not self.dir:  # a draw of a study that was refused
+            return False
         return self.state in (FAILED, PREEMPTED, LOST) or (self.state == QUEUED and not self.handle)

@@ -43,8 +43,11 @@ class Launcher(Protocol):
 
     def refresh(self, jobs: Sequence[Job]) -> None:
         """Bring state (queued, running, preempted while it waits to be started again, lost with an error) and exit
-        code of jobs with a handle up to date, in place. Never waits. `states.read_note` takes over what a job that has
-        ended wrote down itself; `states.settle` follows."""
+        code of jobs with a handle up to date, in place. Never waits.
+
+        A handle that another launcher made (a sweep may be resumed with another one once nothing of it runs) is left
+        alone. `states.read_note` takes over what a job that has ended wrote down itself; `states.settle` follows.
+        """
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Stop queued and running jobs, which save (exit code 75); returns without waiting for that."""

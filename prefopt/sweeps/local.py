@@ -12,11 +12,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, BinaryIO
 
 from prefopt.errors import RunError, UserError
+from prefopt.lifetime import die_with_parent
 from prefopt.ranks import num_cores, plan_world, visible_gpus
 from prefopt.run_folder import process_of
 from prefopt.settings import RunSettings
@@ -193,6 +195,7 @@ class _Pool:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=partial(die_with_parent, os.getpid()),  # before it can outlive a sweep that is killed now
                 env={**os.environ, **self.slots[slot], "PYTHONUNBUFFERED": "1"},
             )
         except OSError as error:

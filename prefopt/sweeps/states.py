@@ -24,6 +24,8 @@ def settle(job: Job) -> None:
     Whoever watches its process has set `exit_code` where it ended, and its launcher's `refresh` has seen to what only
     the launcher knows; nothing here asks a cluster.
     """
+    if not job.dir:
+        return
     folder = Path(job.dir)
     job.had_folder = job.had_folder or (folder / RUN).exists()
     try:

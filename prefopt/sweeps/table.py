@@ -11,6 +11,9 @@ from prefopt.sweeps.jobs import DONE, STATES, Job
 HEADLINES = ("loss", "rewards/accuracy", "rewards/margin")
 """Metrics of the last evaluation that the table shows where none is named, of the first evaluation set."""
 
+WIDTH_OF_A_VALUE = 24
+"""Columns that a narrow terminal leaves to what varies."""
+
 
 def table(jobs: Sequence[Job], metric: str | None) -> Any:
     """All jobs, one row each. metric: the one by which they are compared."""
@@ -20,15 +23,20 @@ def table(jobs: Sequence[Job], metric: str | None) -> Any:
 
     found = [shown_metrics(job.metrics, metric) for job in jobs]
     shown = [metric] if metric else [name for name in HEADLINES if any(name in numbers for numbers in found)]
-    made = Table("job", "what varies", header_style="bold", box=SIMPLE_HEAD)
+    longest = max((len(word) for job in jobs for word in job.varied), default=0)
+    made = Table("job", header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    made.add_column("what varies", min_width=min(longest, WIDTH_OF_A_VALUE))
     for heading in ("state", "exit", *(name.rpartition("/")[2] for name in shown)):
         made.add_column(heading, no_wrap=True)
-    made.add_column("error")
+    if any(job.error for job in jobs):
+        made.add_column("error")
     made.add_column("log", no_wrap=True)
     for job, numbers in zip(jobs, found):
         code = "" if job.exit_code is None else str(job.exit_code)
         values = [f"{numbers[name]:.4g}" if name in numbers else "" for name in shown]
-        cells = [str(job.number), " ".join(job.varied), job.state, code, *values, job.error, Path(job.log).name]
+        cells = [str(job.number), " ".join(job.varied), job.state, code, *values]
+        cells += [job.error] if any(job.error for job in jobs) else []
+        cells.append(Path(job.log).name)
         made.add_row(*(Text(cell, overflow="fold") for cell in cells))
     return made
 

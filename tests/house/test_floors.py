@@ -18,6 +18,7 @@ FLOORS = {
     "prefopt.console": 0,
     "prefopt.lifetime": 0,
     "prefopt.manifest": 0,
+    "prefopt.better": 0,
     "prefopt.batch": 1,
     "prefopt.needs": 1,
     "prefopt.settings": 1,
