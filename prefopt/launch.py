@@ -22,6 +22,7 @@ from prefopt.config import identity
 from prefopt.console import PLAIN
 from prefopt.data_summary import data_lines
 from prefopt.errors import UserError
+from prefopt.lock import Lock, locked
 from prefopt.losses import make_loss
 from prefopt.manifest import new_manifest, start_record
 from prefopt.ranks import (
@@ -38,10 +39,8 @@ from prefopt.run_folder import (
     EXIT,
     MANIFEST,
     RUN,
-    Lock,
     State,
     find_state,
-    locked,
     make_folder,
     read_json,
     write_whole,

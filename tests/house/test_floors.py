@@ -41,6 +41,7 @@ FLOORS = {
     "prefopt.nodes": 5,
     "prefopt.ranks": 5,
     "prefopt.run_folder": 5,
+    "prefopt.lock": 5,
     "prefopt.accelerate_launch": 5,
     "prefopt.repeat": 6,
     "prefopt.launch": 6,
