@@ -17,7 +17,8 @@ import yaml
 from prefopt.config import compose
 from prefopt.errors import RunError, UserError
 from prefopt.manifest import differences, git_state, new_manifest
-from prefopt.ranks import World, command, count_gpus, environment, free_port, plan_world, run_ranks
+from prefopt.rank_group import RankGroup
+from prefopt.ranks import World, command, count_gpus, environment, free_port, plan_world
 from prefopt.run_folder import MANIFEST, RESULT, RUN, State, find_state, read_json, write_whole
 from prefopt.settings import RunSettings
 
@@ -192,7 +193,7 @@ def test_free_port_can_be_bound() -> None:
 )
 def test_exit_code_of_the_ranks_is_given_back(code: str, expected: int) -> None:
     started: list[int] = []
-    assert run_ranks([sys.executable, "-c", code], {}, started.append) == expected
+    assert RankGroup().run([sys.executable, "-c", code], {}, started.append) == expected
     assert len(started) == 1
 
 
@@ -217,11 +218,11 @@ def test_signals_reach_the_ranks_once(number: signal.Signals, tmp_path: Path) ->
 
     sender = threading.Thread(target=send)
     sender.start()
-    assert run_ranks([sys.executable, "-c", code], {}, lambda pid: None) == 75
+    assert RankGroup().run([sys.executable, "-c", code], {}, lambda pid: None) == 75
     sender.join()
     assert seen.read_text() == "1"
 
 
 def test_program_that_is_not_there_is_one_message() -> None:
     with pytest.raises(RunError, match="cannot be started"):
-        run_ranks(["/nowhere/python"], {}, lambda pid: None)
+        RankGroup().run(["/nowhere/python"], {}, lambda pid: None)
