@@ -60,13 +60,25 @@ def find_meeting(launch: LaunchSettings, num_nodes: int) -> Meeting:
                 f"launch.node_rank=0 where {host} is, 1 to {num_nodes - 1} on the others",
             )
         return Meeting(host, (port,), is_stated=True)
-    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST")
-    if not nodes:
+    host = _slurms_first_host()
+    if not host:
         raise UserError(
             f"launch.num_nodes={num_nodes}: launch.rendezvous is not set, and no SLURM says where node 0 is",
             "launch.rendezvous=HOST:PORT of node 0, the same on every node",
         )
-    return Meeting(first_host(nodes), job_ports(), is_stated=False)
+    return Meeting(host, job_ports(), is_stated=False)
+
+
+def host_of_node_0(launch: LaunchSettings) -> str:
+    """Its name, or a word that stands for it where it is not known yet."""
+    if launch.rendezvous is not None:
+        return host_and_port(launch.rendezvous)[0]
+    return _slurms_first_host() or "NODE0"
+
+
+def _slurms_first_host() -> str:
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST")
+    return first_host(nodes) if nodes else ""
 
 
 def first_host(nodes: str) -> str:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from prefopt.errors import RunError, UserError
 from prefopt.launch_check import check_batch_reaches
 from prefopt.memory_check import check_device
 from prefopt.nodes import find_nodes, spread_ports
+from prefopt.rank_group import FORWARDED
 from prefopt.settings import RunSettings
-
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,12 @@ class World:
     def per_node(self) -> int:
         """Ranks of each node."""
         return self.num_processes // self.num_nodes
+
+    @property
+    def own_ranks(self) -> range:
+        """Ranks of this node."""
+        first = self.node_rank * self.per_node
+        return range(first, first + self.per_node)
 
     def recorded(self) -> dict[str, Any]:
         """What the manifest keeps: that which is the same on every node."""
@@ -211,35 +213,3 @@ def shown(arguments: list[str], added: dict[str, str]) -> str:
         for key, value in added.items()
     ]
     return " ".join([*words, shlex.join(arguments)])
-
-
-def run_ranks(arguments: list[str], added: dict[str, str], started: Callable[[int], None]) -> int:
-    """Start the ranks, forward signals to them, and give their exit code (128 + number for a signal).
-
-    started: called with the process id. The ranks have a session of their own, so that each signal reaches them once,
-    through this process, and not a second time from the terminal.
-
-    Raises: RunError where the process cannot be started.
-    """
-    process: subprocess.Popen[bytes] | None = None
-    received: list[int] = []
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        if process is not None and process.poll() is None:
-            process.send_signal(number)
-
-    previous = {number: signal.signal(number, forward) for number in FORWARDED}
-    try:
-        try:
-            process = subprocess.Popen(arguments, env={**os.environ, **added}, start_new_session=True)
-        except OSError as error:
-            raise RunError(f"{arguments[0]} cannot be started: {error.strerror}") from None
-        for number in received:  # one that came before there was anybody to forward it to
-            process.send_signal(number)
-        started(process.pid)
-        code = process.wait()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    return 128 - code if code < 0 else code

@@ -1,22 +1,19 @@
-"""A run's folder: opened by one process at a time, written whole, and never mixed with another run.
+"""A run's folder: written whole, and never mixed with another run.
 
 run.yaml          the resolved run, all that a rank reads
 manifest.json     how it came about (`prefopt/manifest.py`)
 data.json         where the encoded data lie          data_report.json, left_out.jsonl   what became of each row
-lock.json         who works here now                  exit.json    how the ranks ended, written by one of them
+lock.json         who works here now (`prefopt/lock.py`)    exit.json    how the ranks ended, written by one of them
+logs/rank-N.log   what rank N of the last start wrote to stderr
 token_budget.json tokens per micro-batch from which step on, where it was measured or had to be lowered
 result.json       the last evaluation: the run is done
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -55,8 +52,9 @@ def write_whole(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise RunError(f"{path} cannot be written: {error.strerror}", "another place: dir=FOLDER") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -119,102 +117,3 @@ def make_folder(folder: Path) -> bool:
     except OSError as error:
         raise RunError(f"{folder} cannot be made: {error.strerror}", "another place: dir=FOLDER") from None
     return True
-
-
-class Lock:
-    """The right to write into a run folder, held by this process and the one it started."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.record: dict[str, Any] = {
-            "host": socket.gethostname(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            "owners": [_process(os.getpid())],
-        }
-
-    def add_child(self, pid: int) -> None:
-        """Also held by process `pid`: it goes on writing where this process is killed."""
-        self.record["owners"].append(_process(pid))
-        write_whole(self.folder / LOCK, json.dumps(self.record))
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[Lock]:
-    """Hold the lock of a folder that exists.
-
-    Raises: UserError where a living process holds it; a dead one's lock is taken over. RunError where the folder cannot
-        be written.
-    """
-    lock = Lock(folder)
-    with _alone(folder):
-        held = _read_lock(folder)
-        if held is not None and (alive := _living_owner(held)):
-            raise UserError(
-                f"{folder} is in use by {alive} since {held.get('since')}",
-                f"wait for it or stop it; if it is surely dead, delete {folder / LOCK}",
-            )
-        write_whole(folder / LOCK, json.dumps(lock.record))
-    try:
-        yield lock
-    finally:
-        (folder / LOCK).unlink(missing_ok=True)
-
-
-def holder(folder: Path) -> str:
-    """Words for who works in a folder now; empty where nobody does.
-
-    Raises: UserError where its lock cannot be read.
-    """
-    held = _read_lock(folder)
-    return "" if held is None else _living_owner(held)
-
-
-def process_of(pid: int) -> dict[str, Any]:
-    """A process of this machine that runs now, so that `is_alive` knows it again."""
-    return {"host": socket.gethostname(), **_process(pid)}
-
-
-def is_alive(process: Mapping[str, Any]) -> bool:
-    """Whether a process still runs. Of another host nobody can tell, so it counts as running."""
-    return bool(_living_owner({"host": process["host"], "owners": [process]}))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """No other start of this machine reads or takes the lock file meanwhile."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _read_lock(folder: Path) -> dict[str, Any] | None:
-    try:
-        return read_json(folder / LOCK)
-    except UserError as error:
-        raise UserError(error.message, f"if nothing runs in this folder, delete {folder / LOCK}") from None
-
-
-def _process(pid: int) -> dict[str, Any]:
-    import psutil
-
-    return {"pid": pid, "started": psutil.Process(pid).create_time()}
-
-
-def _living_owner(held: dict[str, Any]) -> str:
-    """Words for a living owner; empty where all are dead. Of another host nobody can tell, so it counts as living."""
-    import psutil
-
-    if held.get("host") != socket.gethostname():
-        return f"a process of {held.get('host')}"
-    for owner in held.get("owners", []):
-        try:
-            process = psutil.Process(owner["pid"])
-            # A number is given again: only with the same start time is it the same process.
-            if abs(process.create_time() - owner["started"]) < 2 and process.status() != psutil.STATUS_ZOMBIE:
-                return f"process {owner['pid']}"
-        except psutil.NoSuchProcess:
-            continue
-    return ""

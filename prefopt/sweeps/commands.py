@@ -12,7 +12,8 @@ from typing import Any
 
 from prefopt.console import PLAIN
 from prefopt.errors import UserError
-from prefopt.run_folder import LOCK, holder, is_alive, locked, read_json
+from prefopt.lock import holder, is_alive, locked
+from prefopt.run_folder import LOCK, read_json
 from prefopt.sweeps.groups import Starting, record, split
 from prefopt.sweeps.jobs import FAILED, QUEUED, RUNNING, Job
 from prefopt.sweeps.launcher import Launcher, make_launcher

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from prefopt.errors import RunError, UserError
 from prefopt.lifetime import die_with_parent
+from prefopt.lock import process_of
 from prefopt.ranks import num_cores, plan_world, visible_gpus
-from prefopt.run_folder import process_of
 from prefopt.settings import RunSettings
 from prefopt.sweeps.jobs import RUNNING, Job
 from prefopt.sweeps.launcher import Record

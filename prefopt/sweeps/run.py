@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from prefopt.console import PLAIN
 from prefopt.errors import UserError
-from prefopt.run_folder import locked, make_folder
+from prefopt.lock import locked
+from prefopt.run_folder import make_folder
 from prefopt.sweeps.goal import check_metric, goal
 from prefopt.sweeps.groups import Starting, record
 from prefopt.sweeps.jobs import DONE, Job

@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 
 from prefopt.errors import UserError
-from prefopt.run_folder import EXIT, RESULT, RUN, holder, is_alive, read_json
+from prefopt.lock import holder, is_alive
+from prefopt.run_folder import EXIT, RESULT, RUN, read_json
 from prefopt.sweeps.jobs import DONE, FAILED, LOST, PREEMPTED, QUEUED, RUNNING, Job
 
 STARTS = "--- prefopt job starts"
