@@ -16,13 +16,14 @@ BENIGN = ("", "Priority", "Resources", "None", "JobArrayTaskLimit")
 class Verdict:
     """A state of the table: queued, running, done, failed, preempted or lost. says: why, where that needs words.
 
-    is_only_word: the job itself left nothing that says it better.
+    is_only_word: the job itself left nothing that says it better. waits: it has run, and SLURM will run it again.
     """
 
     state: str
     exit_code: int | None = None
     says: str = ""
     is_only_word: bool = False
+    waits: bool = False
 
 
 def judge(record: Record | None, known: Known | None, cancelled: bool) -> Verdict:
@@ -41,7 +42,8 @@ def judge(record: Record | None, known: Known | None, cancelled: bool) -> Verdic
         waits = "" if known.reason in BENIGN else f"SLURM: {known.reason}"
         if record is None:
             return Verdict("queued", says=waits)
-        return Verdict("preempted", record.exit_code, record.says or f"waits to run again; {waits}".rstrip("; "))
+        says = record.says or f"waits to run again; {waits}".rstrip("; ")
+        return Verdict("preempted", record.exit_code, says, waits=True)
     if cancelled:
         return _cancelled(record)
     if record is not None and record.state == "requeued":

@@ -103,7 +103,11 @@ class SlurmLauncher:
             log = Path(job.log)
             verdict = judge(_record(job), found.get(job.handle[ID]), cancel_file(log).exists())
             job.state, job.exit_code, job.error = verdict.state, verdict.exit_code, verdict.says
-            job.handle = {ID: job.handle[ID], **({"says": verdict.says} if verdict.is_only_word else {})}
+            job.handle = {ID: job.handle[ID]}
+            if verdict.is_only_word:
+                job.handle["says"] = verdict.says
+            if verdict.waits:
+                job.handle["waits"] = True
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Those that wait leave the queue, those that run save and are not put back."""

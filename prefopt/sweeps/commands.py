@@ -15,7 +15,7 @@ from prefopt.errors import UserError
 from prefopt.lock import holder, is_alive, locked
 from prefopt.run_folder import LOCK, read_json
 from prefopt.sweeps.groups import Starting, record, split
-from prefopt.sweeps.jobs import FAILED, QUEUED, RUNNING, Job
+from prefopt.sweeps.jobs import FAILED, Job
 from prefopt.sweeps.launcher import Launcher, make_launcher
 from prefopt.sweeps.plan import Combination, make_job
 from prefopt.sweeps.record import Sweep, find
@@ -78,7 +78,7 @@ def cancel(folder: Path | None) -> int:
     with locked(made.folder):
         launcher = _launcher(made)
         refresh(made, launcher)
-        live = [job for job in made.jobs if job.handle and job.state in (QUEUED, RUNNING)]
+        live = [job for job in made.jobs if job.is_live]
         launcher.cancel(live)
         made.save()
     numbers = ", ".join(str(job.number) for job in live)
@@ -117,7 +117,7 @@ def _starting(made: Sweep, words: list[str]) -> Starting:
 def _check_nothing_runs_elsewhere(made: Sweep, starting: Starting) -> None:
     """Raises: UserError where another launcher is chosen while jobs of the one before are queued or run."""
     before = made.starting["hydra/launcher"]["name"]
-    live = [str(job.number) for job in made.jobs if job.handle and job.state in (QUEUED, RUNNING)]
+    live = [str(job.number) for job in made.jobs if job.is_live]
     if live and starting.launcher.name != before:
         raise UserError(
             f"hydra/launcher={starting.launcher.name}: job {', '.join(live)} is queued or runs by {before}",

@@ -28,7 +28,8 @@ class Job:
     state: one of `STATES`. exit_code: of its last start, None while it has not ended. error: why it is not done, in one
     line. metrics: of its last evaluation. had_folder: whether the run's folder has been seen.
     handle: what its launcher needs to find it again (process, devices, cluster's job id), JSON; empty: never started.
-    "says" in it: why the cluster ended the job, which then could not say it itself.
+    "says" in it: why the cluster ended the job, which then could not say it itself. "waits": the cluster has it in its
+    queue, though it has run already.
     trials: numbers of an Optuna study's trials that are this run.
     """
 
@@ -54,8 +55,13 @@ class Job:
         return [sys.executable, "-m", "prefopt.job", self.note, *self.words]
 
     @property
+    def is_live(self) -> bool:
+        """Whether it runs or waits in a queue: it goes on by itself."""
+        return bool(self.handle) and (self.state in (QUEUED, RUNNING) or "waits" in self.handle)
+
+    @property
     def is_to_start(self) -> bool:
         """Whether `resume` starts it: it is not done, does not run, and waits in no queue."""
         if not self.dir:  # a draw of a study that was refused
             return False
-        return self.state in (FAILED, PREEMPTED, LOST) or (self.state == QUEUED and not self.handle)
+        return self.state in (QUEUED, FAILED, PREEMPTED, LOST) and not self.is_live
