@@ -94,8 +94,7 @@ def cancel_waiting(ids: Iterable[str]) -> None:
 
     Raises: SlurmError where scancel cannot reach the controller.
     """
-    if jobs := sorted(ids):
-        _run(["scancel", "--state=PENDING", *jobs])
+    _scancel("--state=PENDING", ids)
 
 
 def ask_to_stop(ids: Iterable[str]) -> None:
@@ -105,8 +104,21 @@ def ask_to_stop(ids: Iterable[str]) -> None:
 
     Raises: SlurmError where scancel cannot reach the controller.
     """
+    _scancel("--signal=TERM", ids)
+
+
+def _scancel(option: str, ids: Iterable[str]) -> None:
     if jobs := sorted(ids):
-        _run(["scancel", "--signal=TERM", *jobs])
+        try:
+            _run(["scancel", option, *jobs])
+        except SlurmError as error:
+            if not _is_of_the_past(error):  # said of one that has ended meanwhile; the others are dealt with
+                raise
+
+
+def _is_of_the_past(error: SlurmError) -> bool:
+    said = str(error).lower()
+    return "invalid job id" in said or "already completing or completed" in said
 
 
 def _bases(ids: Iterable[str]) -> str:
@@ -118,7 +130,7 @@ def _squeue(bases: str) -> dict[str, Known]:
     try:
         out = _run(["squeue", "--noheader", "--array", "--states=all", f"--jobs={bases}", fields])
     except SlurmError as error:
-        if "invalid job id" in str(error).lower():  # said where it has forgotten every one of them
+        if _is_of_the_past(error):  # said where it has forgotten every one of them
             return {}
         raise
     found = {}

@@ -114,9 +114,8 @@ class SlurmLauncher:
         submitted = [job for job in jobs if ID in job.handle]
         for job in submitted:
             cancel_file(Path(job.log)).touch()  # first: a job that begins now ends at once
-        ids = {job.handle[ID] for job in submitted}
-        cancel_waiting(ids)
-        ask_to_stop(ids)
+        cancel_waiting(job.handle[ID] for job in submitted)
+        ask_to_stop(job for job, what in self._known(submitted).items() if what.is_running)
 
     def _asked(self, job: Job) -> SlurmSettings:
         return self._asks[job.identity]

@@ -35,11 +35,11 @@ class Cluster:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
-    """Look several times a second; the test fails where it does not come true."""
+    """Look every second; the test fails where it does not come true."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.3)
+        time.sleep(1)
 
 
 class Desk:
