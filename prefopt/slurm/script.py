@@ -57,7 +57,7 @@ def batch_script(settings: SlurmSettings, folder: Path, name: str, entries: Sequ
         "constraint": settings.constraint,
         "signal_delay_s": settings.signal_delay_s,
         "setup": [*settings.preamble, *_words(entries, array), f"log={shlex.quote(str(folder))}/job-{number}.log"],
-        "teardown": _REQUEUE,
+        "teardown": _requeue(array),
         "stderr_to_stdout": True,
         "use_srun": False,
         "wckey": None,
@@ -66,22 +66,25 @@ def batch_script(settings: SlurmSettings, folder: Path, name: str, entries: Sequ
     return _render(_srun(settings), folder, parameters)
 
 
-_REQUEUE = [
-    "code=$?",
-    "# The run saved because SLURM wanted it to stop, before its time was over: SLURM itself would not run it again.",
-    'if [ -e "${log%.log}.requeue" ]; then',
-    '  scontrol requeue "$SLURM_JOB_ID"',
-    "fi",
-    "exit $code",
-]
-
-
 def _words(entries: Sequence[Entry], array: bool) -> list[str]:
     lines = [f"identity={entry.identity} words=({shlex.join(entry.words)})" for entry in entries]
     if not array:
         return lines
     cases = [f"{entry.number}) {line} ;;" for entry, line in zip(entries, lines)]
     return ["case $SLURM_ARRAY_TASK_ID in", *cases, "esac"]
+
+
+def _requeue(array: bool) -> list[str]:
+    # The last task of an array has the array's own number in SLURM_JOB_ID, by which all tasks would run again.
+    job = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if array else "$SLURM_JOB_ID"
+    return [
+        "code=$?",
+        "# The run saved because SLURM wanted it to stop, before its time was over: SLURM itself would not run it again.",
+        'if [ -e "${log%.log}.requeue" ]; then',
+        f'  scontrol requeue "{job}"',
+        "fi",
+        "exit $code",
+    ]
 
 
 def _srun(settings: SlurmSettings) -> str:
