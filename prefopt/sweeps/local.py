@@ -70,6 +70,7 @@ class LocalGpusLauncher(LocalLauncher):
         """Refuse a run that does not fit on the devices of one job."""
         if run.launch.device == "cpu" or not visible_gpus():
             self.num_processes = max(self.num_processes, plan_world(run).num_processes)
+            self._cpu_slots()
             return
         self.uses_gpus = True
         with _environment(self._gpu_slots()[0]):
