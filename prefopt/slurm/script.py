@@ -79,7 +79,7 @@ def _requeue(array: bool) -> list[str]:
     job = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if array else "$SLURM_JOB_ID"
     return [
         "code=$?",
-        "# The run saved because SLURM wanted it to stop, before its time was over: SLURM itself would not run it again.",
+        "# The run saved and ended before SLURM had to end it: SLURM itself would not run it again.",
         'if [ -e "${log%.log}.requeue" ]; then',
         f'  scontrol requeue "{job}"',
         "fi",

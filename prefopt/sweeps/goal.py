@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from prefopt.better import direction
 from prefopt.errors import UserError, did_you_mean
 from prefopt.settings import RunSettings
-from prefopt.sweeps.jobs import DONE, Job
+from prefopt.sweeps.jobs import DONE, RUNNING, Job
 
 
 def goal(sweeper: Any, run: RunSettings) -> tuple[str | None, str]:
@@ -38,12 +40,24 @@ def goal(sweeper: Any, run: RunSettings) -> tuple[str | None, str]:
 
 
 def check_metric(job: Job, metric: str | None) -> None:
-    """Refuse a metric that a finished job has not given.
+    """Refuse a metric that a job does not give, by its result or, while it runs, by its evaluation before step 1.
 
     Raises: UserError with the nearest names.
     """
-    if metric is not None and job.state == DONE and metric not in job.metrics:
+    if metric is None or job.state not in (RUNNING, DONE):
+        return
+    given = job.metrics if job.state == DONE else _first_evaluation(Path(job.dir))
+    if given and metric not in given:
         raise UserError(
-            f"hydra.sweeper.metric={metric}: no evaluation of job {job.number} gives it",
-            did_you_mean(metric, job.metrics) + " What is trained stays, and is not trained again.",
+            f"hydra.sweeper.metric={metric}: no evaluation of job {job.number} gives it", did_you_mean(metric, given)
         )
+
+
+def _first_evaluation(folder: Path) -> dict[str, float]:
+    """The evaluation before step 1; empty where there is none yet."""
+    try:
+        with open(folder / "metrics.jsonl", encoding="utf-8") as file:
+            first = json.loads(file.readline())
+    except (FileNotFoundError, ValueError):  # ValueError: the line that is being written
+        return {}
+    return {name: value for name, value in first.items() if name.startswith("eval/")}

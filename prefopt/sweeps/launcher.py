@@ -28,9 +28,10 @@ class Launcher(Protocol):
         """Start jobs: each is `job.command`, run in the current working directory, its output appended to `job.log`.
 
         jobs: drawn one by one by a launcher that waits, when there is room for one more (a study decides on the next
-        job only then); one that does not wait takes all. record: called after every change of a job's state or handle
-        (running, ended with an exit code); it settles the job's state from what it left (`states.settle`) and writes
-        sweep.json, so that what was recorded survives whatever happens next.
+        job only then); one that does not wait takes all.
+        record: called after every change of a job's state or handle (running, ended with an exit code), and as often as
+        one likes; it settles the job's state from what it left (`states.settle`) and writes sweep.json, so that what
+        was recorded survives whatever happens next.
 
         A launcher that submits sets `handle` (JSON), leaves state `queued` and calls `record`; jobs that a queue does
         not take keep an empty handle and say why in `error`.

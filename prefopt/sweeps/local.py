@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_PER_LOOK = 0.1
+LOOKS_PER_RECORD = 50
+"""Running jobs are recorded now and then too: what they have left by then, a wrong metric for instance, is found."""
 
 
 class LocalLauncher:
@@ -68,6 +70,7 @@ class LocalGpusLauncher(LocalLauncher):
         """Refuse a run that does not fit on the devices of one job."""
         if run.launch.device == "cpu" or not visible_gpus():
             self.num_processes = max(self.num_processes, plan_world(run).num_processes)
+            self._cpu_slots()
             return
         self.uses_gpus = True
         with _environment(self._gpu_slots()[0]):
@@ -148,6 +151,7 @@ class _Pool:
         self.record = record
         self.running: list[_Running] = []
         self.signal: int | None = None
+        self.looks = 0
 
     def run(self, jobs: Iterator[Job]) -> int:
         previous = {number: signal.signal(number, self._forward) for number in SIGNALS}
@@ -213,6 +217,10 @@ class _Pool:
         time.sleep(SECONDS_PER_LOOK)
         ended = [one for one in self.running if one.process.poll() is not None]
         self.display.look([one.job for one in self.running])
+        self.looks += 1
+        if self.looks % LOOKS_PER_RECORD == 0:
+            for one in self.running:
+                self.record(one.job)
         for one in ended:
             self.running.remove(one)
             one.log.close()

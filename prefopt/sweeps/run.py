@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from prefopt.console import PLAIN
 from prefopt.errors import UserError
 from prefopt.lock import locked
+from prefopt.memory_check import check_installed
 from prefopt.run_folder import make_folder
 from prefopt.sweeps.goal import check_metric, goal
 from prefopt.sweeps.groups import Starting, record
@@ -146,6 +147,7 @@ def _combinations(words: list[str], starting: Starting) -> list[Combination]:
             " does not wait for them",
             "hydra/sweeper=random, or hydra/launcher=local_gpus inside one job of the cluster",
         )
+    check_installed("optuna", "hydra/sweeper=optuna")
     return read_space(words).draw(1, sweeper.seed)
 
 

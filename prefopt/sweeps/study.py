@@ -123,12 +123,9 @@ class Study:
 
 
 def _open(file: Path, direction: Any) -> optuna.Study:
-    try:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError:
-        raise UserError("hydra/sweeper=optuna needs optuna", "pip install 'prefopt[optuna]'") from None
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():

@@ -62,7 +62,8 @@ def test_sweep_with_a_failed_and_a_preempted_job(desk: Desk) -> None:
     waiting = desk.status()[3]
     assert waiting["exit_code"] == 75
     assert "is saved" in waiting["error"]
-    said = desk.prefopt("sweep", "resume")  # runs the failed one again; SLURM will run this one again by itself
+    # The failed one is submitted again. SLURM will run this one again by itself.
+    said = desk.prefopt("sweep", "resume", code=75)
     assert desk.status()[3]["handle"]["slurm_job"] == job["handle"]["slurm_job"]
     assert "failed" not in said
     desk.cluster.wait_for_end(urgent)
@@ -79,7 +80,7 @@ def test_sweep_with_a_failed_and_a_preempted_job(desk: Desk) -> None:
     assert steps[-1] == 2000
     assert "3 done" in desk.prefopt("sweep", "status", code=1)
 
-    assert [desk.log(job).count("prefopt job starts") for job in (jobs[0], jobs[2])] == [1, 2]
+    assert desk.log(jobs[2]).count("prefopt job starts") == 2
 
 
 def test_two_nodes_give_the_numbers_of_one_process(desk: Desk) -> None:

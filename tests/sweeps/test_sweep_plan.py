@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from prefopt.errors import UserError
 from prefopt.sweeps.jobs import Job
 from prefopt.sweeps.local import LocalLauncher
 from prefopt.sweeps.plan import expand, sweep_name
 from prefopt.sweeps.plan import plan_jobs as plan
 from prefopt.sweeps.space import read_space
 from prefopt.sweeps.table import shown_metrics, summary, table
-from rich.console import Console
-
-from prefopt.errors import UserError
 
 QUICKSTART = "recipe=quickstart"
 
