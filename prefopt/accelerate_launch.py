@@ -30,7 +30,7 @@ def main(run_dir: Path, flags: list[str]) -> int:
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("torch.distributed.elastic") and isinstance(logger, logging.Logger):
             logger.setLevel(logging.CRITICAL)
-    api._terminate_process_handler = _once(api._terminate_process_handler)
+    vars(api)["_terminate_process_handler"] = _once(api._terminate_process_handler)
     try:
         launch_command(launch_command_parser().parse_args(flags))
     except api.SignalException:  # whoever sent the signal knows, and the ranks have been told
@@ -45,8 +45,8 @@ def main(run_dir: Path, flags: list[str]) -> int:
 def _once(handler: Callable[[int, FrameType | None], None]) -> Callable[[int, FrameType | None], None]:
     """Torch's handler, for the first signal and for Ctrl-C.
 
-    SLURM tells every process of a step, the command tells the launcher, and some clusters repeat themselves. Torch takes
-    each signal for a new order to stop, and at the third leaves ranks behind that are still saving.
+    SLURM tells every process of a step, the command tells the launcher, and some clusters repeat themselves. Torch
+    takes each signal for a new order to stop, and at the third leaves ranks behind that are still saving.
     """
     told: list[int] = []
 

@@ -116,7 +116,7 @@ class Listener:
             try:
                 self._socket = socket.create_server(("", port))
             except OSError as error:
-                reason = error.strerror
+                reason = os.strerror(error.errno or 0)
                 continue
             self.port = port
             return
