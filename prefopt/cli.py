@@ -17,6 +17,7 @@ from prefopt.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from prefopt.config import Composition
+    from prefopt.sweeps.groups import Starting
 
 INTERRUPTED = 130
 
@@ -46,7 +47,12 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"prefopt {__version__}")
         return 0
-    commands: dict[str, Callable[[list[str]], int]] = {"train": _train, "data": _data, "losses": _losses}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "sweep": _sweep,
+        "data": _data,
+        "losses": _losses,
+    }
     if words[0] not in commands:
         raise UserError(f"there is no command {words[0]!r}", did_you_mean(words[0], commands))
     return commands[words[0]](words[1:])
@@ -78,7 +84,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _train(words: list[str]) -> int:
     parser = _Parser()
-    for name in ("--dry-run", "--show-config"):
+    for name in ("--dry-run", "--show-config", "--sbatch-only"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--repeat", type=Path)
@@ -86,14 +92,17 @@ def _train(words: list[str]) -> int:
     if options.help:
         print(cli_help.train_help(options.config_dir), end="")
         return 0
-    if options.multirun:
-        from prefopt.sweep import sweep
+    from prefopt.sweeps.groups import split
 
-        if options.show_config:
-            raise UserError("--show-config shows one run", "leave -m out")
-        if options.repeat:
-            raise UserError("--repeat repeats one run", "leave -m out")
-        return sweep(options.overrides, options.config_dir, list_only=options.dry_run)
+    if options.sbatch_only and not any(word.startswith("hydra/launcher=") for word in options.overrides):
+        options.overrides.append("hydra/launcher=slurm")
+    options.overrides, starting = split(options.overrides, options.config_dir)
+    _check_starting(options, starting)
+    if options.multirun or not starting.launcher.waits:
+        from prefopt.sweeps.run import sweep
+
+        single = not options.multirun
+        return sweep(options.overrides, options.config_dir, starting, options.dry_run, single, options.sbatch_only)
     composition, fingerprint = _compose_or_repeat(options)
     from rich.console import Console
 
@@ -115,6 +124,27 @@ def _train(words: list[str]) -> int:
     return train(composition.run, ["prefopt", "train", *words], console, fingerprint)
 
 
+def _check_starting(options: argparse.Namespace, starting: Starting) -> None:
+    """Refuse options that have no meaning for several runs, and choices that have none for one.
+
+    Raises: UserError naming it.
+    """
+    if options.sbatch_only and starting.launcher.name != "slurm":
+        raise UserError(f"--sbatch-only: hydra/launcher={starting.launcher.name} has no batch script", "leave it out")
+    if options.multirun or not starting.launcher.waits:
+        here = "leave -m out" if options.multirun else f"leave hydra/launcher={starting.launcher.name} out"
+        if options.show_config:
+            raise UserError("--show-config shows one run", here)
+        if options.repeat:
+            raise UserError("--repeat repeats one run, here", here)
+    if options.multirun:
+        return
+    if "hydra/sweeper" in starting.given:
+        raise UserError("hydra/sweeper has no effect on one run", "add -m")
+    if starting.launcher.waits and starting.launcher.name != "local":
+        raise UserError(f"hydra/launcher={starting.launcher.name} has no effect on one run", "add -m")
+
+
 def _compose_or_repeat(options: argparse.Namespace) -> tuple[Composition, str | None]:
     """The run, and the fingerprint that its data must have where it repeats another."""
     if options.repeat is None:
@@ -122,6 +152,42 @@ def _compose_or_repeat(options: argparse.Namespace) -> tuple[Composition, str | 
     from prefopt.repeat import repeat
 
     return repeat(options.repeat, options.overrides)
+
+
+def _sweep(words: list[str]) -> int:
+    commands = ("status", "resume", "retry", "cancel")
+    command = words[0] if words else "--help"
+    if command not in (*commands, "-h", "--help"):
+        raise UserError(f"there is no command sweep {command}", did_you_mean(command, commands))
+    parser = _Parser()
+    if command == "status":
+        parser.add_argument("--json", action="store_true")
+    if command == "retry":
+        parser.add_argument("--failed", action="store_true")
+    options = parser.read(words[1:])
+    if command in ("-h", "--help") or options.help:
+        print(cli_help.SWEEP, end="")
+        return 0
+    if options.config_dir:
+        raise UserError("--config-dir: a sweep goes on with the one that it was started with", "leave it out")
+    folders = [Path(word) for word in options.overrides if "=" not in word]
+    changes = [word for word in options.overrides if "=" in word]
+    if len(folders) > 1:
+        raise UserError(f"one sweep at a time, not {folders[0]} and {folders[1]}")
+    if changes and command in ("status", "cancel"):
+        raise UserError(f"{changes[0]}: sweep {command} changes nothing", "leave it out")
+    from prefopt.sweeps import commands as sweeps
+
+    folder = folders[0] if folders else None
+    if command == "status":
+        return sweeps.status(folder, options.json)
+    if command == "cancel":
+        return sweeps.cancel(folder)
+    if command == "retry" and not options.failed:
+        raise UserError(
+            "sweep retry: say which jobs", "--failed for those that failed, or prefopt sweep resume for all"
+        )
+    return sweeps.resume(folder, changes, failed_only=command == "retry")
 
 
 def _data(words: list[str]) -> int:

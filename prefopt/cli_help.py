@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefopt.recipe_files import GROUPS, choices, search_path, title
+from prefopt.recipe_files import GROUPS, START_GROUPS, choices, search_path, title
 
 MAIN = """\
 usage: prefopt COMMAND [key=value ...]
@@ -13,6 +13,7 @@ Train language models from preferences.
 
 commands:
   train    train a run, or go on with one               prefopt train recipe=quickstart
+  sweep    how a sweep stands; go on with it             prefopt sweep status
   data     show what would be trained on, row by row     prefopt data recipe=quickstart
   losses   the methods; one method's equation, source    prefopt losses orpo
 
@@ -31,13 +32,33 @@ A group given on the command line is taken whole: the recipe's values for it are
   prefopt train -m recipe=quickstart loss.lam=0.05,0.1,0.2
 
 options:
-  -m, --multirun      run every combination of comma-separated values, one after the other; a table at the end
+  -m, --multirun      several runs, and a table at the end: every combination of comma-separated values, or what
+                      hydra/sweeper= chooses, started by hydra/launcher=; see prefopt sweep --help
   --dry-run           compose, check, read the data, print the plan; write nothing
   --show-config       print each setting and where it comes from; do nothing else
+  --sbatch-only       print the batch script that hydra/launcher=slurm would submit, and submit nothing
   --config-dir DIR    a folder of your own recipes, in front of ./recipes and those of prefopt
   --repeat DIR        the run of folder DIR once more, from what the folder recorded, into dir=FOLDER or DIR-repeat
 
 exit codes: 0 done, 2 misuse, 1 failure, 75 stopped by a signal and saved (the same command goes on), 130 interrupted
+"""
+
+SWEEP = """\
+usage: prefopt sweep status|resume|retry|cancel [DIR] [options] [hydra/launcher=NAME] [hydra.launcher.KEY=VALUE ...]
+
+The runs of one `prefopt train -m`. DIR: the sweep's folder, default: the newest one under ./sweeps.
+
+  prefopt train -m recipe=quickstart loss.lam=0.05,0.1,0.2
+  prefopt train -m recipe=quickstart 'loss.lam=tag(log,interval(0.01,1))' hydra/sweeper=random hydra.sweeper.n_trials=8
+  prefopt train -m recipe=quickstart loss.lam=0.05,0.1,0.2 hydra/launcher=local_gpus hydra.launcher.gpus_per_job=2
+
+commands:
+  status              the table: queued, running, done, failed, preempted, lost; --json: all that is known
+  resume              start what is not done; hydra/launcher=NAME: in another way than before
+  retry --failed      start what failed once more
+  cancel              stop what runs or is queued; it saves, and resume goes on with it
+
+exit codes: 0 all done, 1 a run failed or is lost, 75 a run was stopped and can go on, 2 misuse, 128 + number: a signal
 """
 
 DATA = """\
@@ -66,7 +87,7 @@ def main_help() -> str:
 
 def train_help(config_dir: Path | None) -> str:
     """`prefopt train --help`: with every recipe and group."""
-    return TRAIN + "\n" + _listing(GROUPS, config_dir)
+    return TRAIN + "\n" + _listing((*GROUPS, *START_GROUPS), config_dir)
 
 
 def _listing(groups: tuple[str, ...], config_dir: Path | None) -> str:

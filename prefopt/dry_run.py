@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,8 @@ from prefopt.config import Composition, list_sources
 from prefopt.console import PLAIN
 from prefopt.launch import prepare_data, print_data, tokenizer_path
 from prefopt.losses import make_loss
-from prefopt.ranks import World, command, environment, plan_world, shown
+from prefopt.nodes import host_of_node_0
+from prefopt.ranks import World, accelerate_config, command, environment, needs_accelerate, plan_world, shown
 from prefopt.run_folder import find_state
 from prefopt.settings import RunSettings, TrainSettings
 
@@ -44,10 +45,25 @@ def dry_run(composition: Composition, console: Console) -> int:
             console.print(line, **PLAIN)
     heading(console, "launch")
     console.print(f"folder: {run.dir} ({state.value})", **PLAIN)
-    console.print(shown(command(run, world, port=0), environment(run, world)), **PLAIN)
+    for line in launch_lines(run, world):
+        console.print(line, **PLAIN)
     heading(console, "settings")
     print_settings(composition, console)
     return 0
+
+
+def launch_lines(run: RunSettings, world: World) -> list[str]:
+    """accelerate's configuration where it is used, and the command of each node; port 0 stands for one found then."""
+    lines = []
+    if needs_accelerate(run, world):
+        lines = ["accelerate.yaml:", *(f"  {line}" for line in accelerate_config(run, world).splitlines())]
+    host = host_of_node_0(run.launch)
+    for node in range(world.num_nodes):
+        if world.num_nodes > 1:
+            lines.append(f"node {node}:")
+        here = replace(world, node_rank=node)
+        lines.append(shown(command(run, here, port=0, host=host), environment(run, here)))
+    return lines
 
 
 def plan_lines(run: RunSettings, prepared: Prepared, world: World) -> list[str]:

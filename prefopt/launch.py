@@ -1,52 +1,47 @@
 """A composed run to ranks: data first, then the run folder, then the processes that read it.
 
 Everything that can be refused is refused before a folder exists; everything that is written is written whole. The ranks
-read the run folder and nothing else.
+read the run folder and nothing else. Of several nodes the first does all of this, and the others wait for it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefopt import rank_logs
 from prefopt.batch import WeighsMargins
 from prefopt.cache import cache_folder
 from prefopt.checks import check_num_margins
+from prefopt.company import Company
 from prefopt.config import identity
 from prefopt.console import PLAIN
 from prefopt.data_summary import data_lines
 from prefopt.errors import UserError
+from prefopt.handshake import Listener, Peer, ask_whether_shared, connect, greeting, hang_up, wait_for_start
+from prefopt.lock import locked
 from prefopt.losses import make_loss
 from prefopt.manifest import new_manifest, start_record
-from prefopt.ranks import (
-    World,
-    accelerate_config,
-    command,
-    environment,
-    free_port,
-    needs_accelerate,
-    plan_world,
-    run_ranks,
-)
+from prefopt.nodes import Meeting, find_meeting
+from prefopt.rank_group import interruptible
+from prefopt.ranks import World, accelerate_config, free_port, needs_accelerate, plan_world
 from prefopt.run_folder import (
     EXIT,
     MANIFEST,
     RUN,
-    Lock,
     State,
     find_state,
-    locked,
     make_folder,
     read_json,
     write_whole,
 )
 from prefopt.settings import DataSettings, RunSettings
+from prefopt.start_ranks import start_ranks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,9 +57,38 @@ def train(run: RunSettings, words: list[str], console: Console, fingerprint: str
 
     Raises: UserError or RunError for whatever keeps the ranks from starting; then nothing new is left behind.
     """
+    with interruptible():
+        world = plan_world(run)
+        if world.num_nodes == 1:
+            return _lead(run, words, console, fingerprint, world)
+        meeting = find_meeting(run.launch, world.num_nodes)
+        own = greeting(run, world.recorded(), world.node_rank)
+        if world.node_rank > 0:
+            return _follow(run, console, world, meeting, own)
+        listener = Listener(meeting)
+        console.print(f"node 0 of {world.num_nodes} waits for the others at port {listener.port}", **PLAIN)
+        peers = listener.gather(own, world.num_nodes, run.launch.timeout_minutes)
+        try:
+            code = _lead(run, words, console, fingerprint, world, peers, meeting.host)
+        except BaseException as error:
+            hang_up(peers, error)
+            raise
+        hang_up(peers, None, code)
+        return code
+
+
+def _lead(
+    run: RunSettings,
+    words: list[str],
+    console: Console,
+    fingerprint: str | None,
+    world: World,
+    peers: list[Peer] | None = None,
+    host: str = "",
+) -> int:
+    """The whole of a run on one node, or node 0's part of it. peers: the other nodes, who find this one at `host`."""
     from prefopt import demo
 
-    world = plan_world(run)
     folder = Path(run.dir)
     find_state(folder, run, asdict(world), None)  # another run's folder is refused before the data are read
     cache = cache_folder(run.data)
@@ -81,17 +105,53 @@ def train(run: RunSettings, words: list[str], console: Console, fingerprint: str
             if state is State.DONE:
                 console.print(f"{folder} is done: see its model and result.json", **PLAIN)
                 return 0
+            if peers:
+                ask_whether_shared(peers, folder, _read_by_ranks(real, prepared))
             write_folder(folder, state, run, real, prepared, world, words)
             started = True
             word = "goes on" if state is State.RESUMED else "starts"
             console.print(f"{run.name} {word} in {folder} on {_where(world)}", **PLAIN)
-            code = start_ranks(real, world, folder, lock)
+            (folder / EXIT).unlink(missing_ok=True)
+            rank_logs.clear(folder)
+            port = free_port()
+            for peer in peers or []:
+                peer.send(what="go", port=port)
+            company = Company(peers, is_head=True) if peers else None
+            code = start_ranks(real, world, port, host, lock, company)
     finally:
         if was_made and not started:
             _remove(folder)
     if code == 0 and demo.is_demo(real):
         demo.report(folder, console)
     return code
+
+
+def _follow(run: RunSettings, console: Console, world: World, meeting: Meeting, own: dict[str, Any]) -> int:
+    """The part of a node that is not node 0: it prepares and writes nothing, and runs its ranks when told to."""
+
+    def say(line: str) -> None:
+        console.print(f"node {world.node_rank} of {world.num_nodes} {line}", **PLAIN)
+
+    head = connect(meeting, own, run.launch.timeout_minutes, say)
+    try:
+        say(f"waits while {head.name} prepares the run")
+        told = wait_for_start(head, Path(run.dir))
+        if told["what"] == "over":
+            if told["code"]:
+                raise UserError(f"{head.name} ended: {told['said']}", told["hint"], told["code"])
+            say(f"has nothing to do: {run.dir} is done")
+            return 0
+        say(f"runs ranks {world.own_ranks[0]} to {world.own_ranks[-1]} in {run.dir}")
+        return start_ranks(run, world, told["port"], meeting.host, company=Company([head], is_head=False))
+    finally:
+        head.close()
+
+
+def _read_by_ranks(run: RunSettings, prepared: Prepared) -> list[Path]:
+    """What the ranks of every node read besides the run folder, as far as it lies on a disk."""
+    named = (run.model.path, run.model.tokenizer, run.model.reference)
+    artefacts = [Path(one["artefact"]) for ones in prepared.describe()["sources"].values() for one in ones]
+    return [*artefacts, *(Path(path).resolve() for path in named if path and Path(path).exists())]
 
 
 def tokenizer_path(run: RunSettings) -> str:
@@ -162,30 +222,17 @@ def write_folder(
         write_whole(folder / "accelerate.yaml", accelerate_config(run, world))
     manifest = read_json(folder / MANIFEST) if state is State.RESUMED else None
     if manifest is None:
-        manifest = new_manifest(asdict(run), identity(run), prepared.fingerprint, asdict(world), words)
+        manifest = new_manifest(asdict(run), identity(run), prepared.fingerprint, world.recorded(), words)
     else:
         manifest["starts"].append(start_record(words))
     write_whole(folder / MANIFEST, _json(manifest))
     write_whole(folder / RUN, yaml.safe_dump(asdict(real), sort_keys=False, allow_unicode=True))
 
 
-def start_ranks(run: RunSettings, world: World, folder: Path, lock: Lock) -> int:
-    """Run the ranks to their end; the exit code that a rank wrote down, else the process's own.
-
-    `accelerate launch` gives 1 for everything, so a rank that knows better writes exit.json.
-    """
-    (folder / EXIT).unlink(missing_ok=True)
-    sys.stdout.flush()
-    code = run_ranks(command(run, world, free_port()), environment(run, world), started=lock.add_child)
-    if code == 0:
-        return 0
-    said = read_json(folder / EXIT)
-    return int(said["exit_code"]) if said is not None and said.get("exit_code") else code
-
-
 def _where(world: World) -> str:
     one, many = ("GPU", "GPUs") if world.device == "cuda" else ("CPU process", "CPU processes")
-    return f"{world.num_processes} {one if world.num_processes == 1 else many}"
+    nodes = f" of {world.num_nodes} nodes" if world.num_nodes > 1 else ""
+    return f"{world.num_processes} {one if world.num_processes == 1 else many}{nodes}"
 
 
 def _remove(folder: Path) -> None:

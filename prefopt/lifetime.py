@@ -11,8 +11,8 @@ from typing import NoReturn
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
-def die_with_parent() -> None:
-    """End at once when the process that started this one is killed.
+def die_with_parent(parent: int | None = None) -> None:
+    """End at once when the process that started this one is killed. parent: its id, where it may be dead already.
 
     Launcher and ranks have sessions of their own (ours, and those of torch's elastic agent), so `kill -9` of the
     command would else leave them training unseen, holding the run folder against the next start. Linux only; elsewhere
@@ -20,6 +20,8 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os._exit(128 + signal.SIGKILL)
 
 
 def leave(code: int) -> NoReturn:

@@ -78,7 +78,7 @@ def parse(text: str) -> Override:
 def _understand(text: str, override: Override) -> Choice | Set | Delete:
     key = override.key_or_group
     if key == "hydra" or key.startswith(("hydra.", "hydra/")):
-        raise UserError(f"{text}: prefopt composes by itself and takes no settings of Hydra's")
+        raise UserError(f"{text}: how runs are started is said to prefopt train and prefopt sweep only")
     if override.package is not None or "/" in key:
         raise UserError(f"{text}: there is no such group", did_you_mean(key.split("/")[0], GROUPS))
     if override.is_delete():
@@ -87,7 +87,7 @@ def _understand(text: str, override: Override) -> Choice | Set | Delete:
         raise UserError(f"{text}: several values for one run", f"add -m to run each, or write {_as_list(text)}")
     if not (override.is_add() or override.is_force_add() or override.type is _change()):
         raise UserError(f"{text}: lists are given whole", f"{key}=[...]")
-    value = _plain(override.value())
+    value = plain(override.value())
     if key in GROUPS:
         if isinstance(value, (dict, list)):
             raise UserError(f"{text}: {key}= takes the name of a file", f"single values are set by {key}.KEY=VALUE")
@@ -101,15 +101,15 @@ def _change() -> Any:
     return OverrideType.CHANGE
 
 
-def _plain(value: Any) -> Any:
-    """Hydra's quoted strings as strings, everywhere in a value."""
+def plain(value: Any) -> Any:
+    """A value of Hydra's grammar with its quoted strings as strings."""
     from hydra.core.override_parser.types import QuotedString
 
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, dict):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _as_list(text: str) -> str:

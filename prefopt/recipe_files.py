@@ -12,7 +12,10 @@ from pathlib import Path
 from prefopt.errors import UserError
 
 GROUPS = ("recipe", "model", "data", "loss", "optim", "deepspeed", "tracker")
-"""Every group, in the order in which help lists them."""
+"""Every group of a run, in the order in which help lists them."""
+
+START_GROUPS = ("hydra/launcher", "hydra/sweeper")
+"""Groups that say how runs are started and what chooses their values: no part of a run (`prefopt/sweeps/groups.py`)."""
 
 
 @dataclass(frozen=True)

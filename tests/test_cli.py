@@ -155,18 +155,3 @@ def test_run_trains_once_and_refuses_to_become_another(tmp_path: Path, model: Pa
     other = prefopt("train", *words, "loss.lam=3", cwd=tmp_path)
     assert other.returncode == 2
     assert "loss.lam: 0.1 -> 3.0" in other.stderr
-
-
-@pytest.mark.slow
-def test_sweep_names_what_failed_and_does_not_repeat_what_is_done(tmp_path: Path, model: Path) -> None:
-    words = ["train", "-m", *tiny_run(tmp_path, model), "data.max_length=128,4"]
-    first = prefopt(*words, cwd=tmp_path)
-    assert first.returncode == 1, first.stdout + first.stderr
-    (sweep,) = (tmp_path / "sweeps").iterdir()
-    jobs = json.loads((sweep / "sweep.json").read_text())["jobs"]
-    assert [job["state"] for job in jobs] == ["done", "failed"]
-    assert "rows can be used" in jobs[1]["error"]
-    log = sweep / "job-1.log"
-    before = log.read_bytes()
-    assert prefopt(*words, cwd=tmp_path).returncode == 1
-    assert log.read_bytes() == before

@@ -98,7 +98,7 @@ def test_unknown_choice_names_the_near_ones(override: str, near: str) -> None:
         ("train.seed=[1", "cannot be read"),
         ("quickstart", "expected key=value"),
         ("loss.name=dpo", "loss=dpo"),
-        ("hydra.run.dir=x", "takes no settings of Hydra's"),
+        ("hydra.run.dir=x", "prefopt train and prefopt sweep only"),
         ("modl/x=1", "there is no such group"),
         ("data={a: 1}", "takes the name of a file"),
         ("model=null", "one must be chosen"),
@@ -157,7 +157,8 @@ def test_name_and_folder_follow_from_recipe_and_settings() -> None:
     [
         *("name=x", "dir=x", "tracker=tensorboard", "train.log_every=9", "train.save_every=5"),
         *("train.keep_checkpoints=3", "data.num_workers=2", "data.cache_dir=x", "launch.threads_per_process=2"),
-        *("loss.lam=1", "optim.lr=0.001"),
+        *("launch.num_nodes=2", "launch.node_rank=1", "launch.rendezvous=a:1", "launch.gpus_per_node=4"),
+        *("launch.timeout_minutes=1", "loss.lam=1", "optim.lr=0.001"),
     ],
 )
 def test_identity_stays_where_the_numbers_do(override: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,8 +17,9 @@ import yaml
 from prefopt.config import compose
 from prefopt.errors import RunError, UserError
 from prefopt.manifest import differences, git_state, new_manifest
-from prefopt.ranks import World, command, count_gpus, environment, free_port, plan_world, run_ranks
-from prefopt.run_folder import LOCK, MANIFEST, RESULT, RUN, State, find_state, locked, read_json, write_whole
+from prefopt.rank_group import RankGroup
+from prefopt.ranks import World, command, count_gpus, environment, free_port, plan_world
+from prefopt.run_folder import MANIFEST, RESULT, RUN, State, find_state, read_json, write_whole
 from prefopt.settings import RunSettings
 
 ONE = World("cpu", 1)
@@ -83,56 +83,6 @@ def test_start_that_was_cut_short_is_a_new_run(tmp_path: Path, run: RunSettings)
     (tmp_path / "data.json").write_text("{")
     (tmp_path / ".manifest.json.tmp-1").write_text("{")
     assert find_state(tmp_path, run, asdict(ONE), None) is State.NEW
-
-
-def test_living_owner_keeps_others_out(tmp_path: Path) -> None:
-    with (
-        locked(tmp_path),
-        pytest.raises(UserError, match=f"in use by process {os.getpid()}"),
-        locked(tmp_path),
-    ):
-        pytest.fail("two owners")
-    assert not (tmp_path / LOCK).exists()
-
-
-def test_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    with locked(tmp_path) as lock:
-        record = {**lock.record, "owners": [{"pid": dead.pid, "started": 0.0}]}
-    (tmp_path / LOCK).write_text(json.dumps(record))
-    with locked(tmp_path):
-        owners = json.loads((tmp_path / LOCK).read_text())["owners"]
-        assert [owner["pid"] for owner in owners] == [os.getpid()]
-
-
-def test_number_that_was_given_to_another_process_does_not_hold_the_lock(tmp_path: Path) -> None:
-    with locked(tmp_path) as lock:
-        record = {**lock.record, "owners": [{"pid": os.getpid(), "started": 1.0}]}
-    (tmp_path / LOCK).write_text(json.dumps(record))
-    with locked(tmp_path):
-        pass
-
-
-def test_ranks_hold_the_lock_of_a_parent_that_was_killed(tmp_path: Path) -> None:
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        with locked(tmp_path) as lock:
-            lock.add_child(child.pid)
-            record = json.loads((tmp_path / LOCK).read_text())
-        record["owners"][0]["started"] = 1.0  # the parent is gone, its number was given again
-        (tmp_path / LOCK).write_text(json.dumps(record))
-        with pytest.raises(UserError, match=f"in use by process {child.pid}"), locked(tmp_path):
-            pytest.fail("two owners")
-    finally:
-        child.kill()
-        child.wait()
-
-
-def test_lock_of_another_host_is_respected(tmp_path: Path) -> None:
-    (tmp_path / LOCK).write_text(json.dumps({"host": "elsewhere", "since": "today", "owners": []}))
-    with pytest.raises(UserError, match="a process of elsewhere"), locked(tmp_path):
-        pytest.fail("two owners")
 
 
 def test_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
@@ -243,7 +193,7 @@ def test_free_port_can_be_bound() -> None:
 )
 def test_exit_code_of_the_ranks_is_given_back(code: str, expected: int) -> None:
     started: list[int] = []
-    assert run_ranks([sys.executable, "-c", code], {}, started.append) == expected
+    assert RankGroup().run([sys.executable, "-c", code], {}, started.append) == expected
     assert len(started) == 1
 
 
@@ -268,11 +218,11 @@ def test_signals_reach_the_ranks_once(number: signal.Signals, tmp_path: Path) ->
 
     sender = threading.Thread(target=send)
     sender.start()
-    assert run_ranks([sys.executable, "-c", code], {}, lambda pid: None) == 75
+    assert RankGroup().run([sys.executable, "-c", code], {}, lambda pid: None) == 75
     sender.join()
     assert seen.read_text() == "1"
 
 
 def test_program_that_is_not_there_is_one_message() -> None:
     with pytest.raises(RunError, match="cannot be started"):
-        run_ranks(["/nowhere/python"], {}, lambda pid: None)
+        RankGroup().run(["/nowhere/python"], {}, lambda pid: None)

@@ -13,6 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prefopt.cache import alone
 from prefopt.data.artefact import Artefact, find_artefact, key_of, notes_folder, write_artefact
 from prefopt.data.encode import Encoder
 from prefopt.data.fit import Limits
@@ -53,7 +54,7 @@ def build_source(
     needs: frozenset[str],
     cache_dir: Path,
 ) -> Built:
-    """Finds the source's encoded rows in the cache, or makes them.
+    """Finds the source's encoded rows in the cache, or makes them; of runs that start at once one makes them.
 
     label: the name its rows carry; None takes the last part of the path.
 
@@ -91,8 +92,12 @@ def build_source(
         "holds": recognised.format.holds,
         "has_scores": recognised.gives("scores", needs),
     }
-    chunks = _encode_all(encoder, chain(first, rows), settings.num_workers)
-    return Built(source, write_artefact(cache_dir, key, facts, chunks), False)
+    with alone(cache_dir, f"encoded-{key}", f"tokenising {source.path}"):
+        found = find_artefact(cache_dir, key)  # another run may have made it while this one waited
+        if found is not None:
+            return Built(source, found, True)
+        chunks = _encode_all(encoder, chain(first, rows), settings.num_workers)
+        return Built(source, write_artefact(cache_dir, key, facts, chunks), False)
 
 
 def _encoder(

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+from prefopt.cache import alone
 from prefopt.errors import RunError, UserError, did_you_mean
 
 SCHEME = "demo://"
@@ -46,8 +47,11 @@ def make(key: str, path: str, cache_dir: Path, weights: bool) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         if file != "base":
             return str(make_once(folder / file, _write_rows))
+        if weights and not (folder / "base").exists():
+            with alone(folder.parent.parent, f"demo-{folder.name}-base", "pretraining the demo's base model"):
+                return str(make_once(folder / "base", _pretrain))
         if weights:
-            return str(make_once(folder / "base", _pretrain))
+            return str(folder / "base")
         return str(make_once(folder / "base_without_weights", _write_empty))
     except OSError as error:
         raise RunError(
@@ -60,7 +64,7 @@ def make_once(target: Path, fill: Callable[[Path], None]) -> Path:
     """`target`, which `fill` makes where it does not exist.
 
     `fill` is given a path of the same name in a temporary folder beside it; what it wrote there appears by renaming. Of
-    two processes that start at once both make it, and the first to finish wins.
+    two processes that make it at once the first to finish wins.
     """
     if target.exists():
         return target

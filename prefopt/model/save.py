@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -86,7 +87,11 @@ def verify(folder: Path, probe: Path, settings: ModelSettings) -> float:
         ours.pop(name, None)
     how = (settings.base, settings.dtype)
     command = [sys.executable, "-m", "prefopt.model.verify", str(folder), str(probe), *how]
-    result = subprocess.run(command, env=ours, capture_output=True, text=True, check=False)
+    # SLURM and terminals signal every process of a run. The run takes note and goes on to its end, and so must this.
+    for _ in range(3):
+        result = subprocess.run(command, env=ours, capture_output=True, text=True, check=False)
+        if -result.returncode not in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            break
     if result.returncode != 0:
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]
         raise RunError(f"the saved model in {folder} is not the trained one: {last}", "do not use it; see the log")

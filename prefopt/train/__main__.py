@@ -43,6 +43,8 @@ def main(run_dir: Path) -> int:
 
 if __name__ == "__main__":
     from prefopt.lifetime import die_with_parent, leave
+    from prefopt.rank_logs import capture
 
     die_with_parent()
+    capture()
     leave(main(Path(sys.argv[1])))

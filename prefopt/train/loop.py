@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from prefopt.batch import Loss, Unit
+from prefopt.better import sign
 from prefopt.cache import cache_folder
 from prefopt.data.dataset import Prepared, open_prepared
 from prefopt.data.plan import Plan, make_plan
@@ -213,7 +214,7 @@ class Trainer:
         name, progress = self.settings.train.best_metric, self.progress
         if name is None:
             return
-        value = values[name] * _direction(name)
+        value = values[name] * sign(name)
         if progress.best is None or value > progress.best:
             progress.best, progress.best_step, progress.at_best = value, progress.step, values
             progress.evaluations_since_best = 0
@@ -307,11 +308,6 @@ def _due(every: str | int, step: int, plan: Plan) -> bool:
     if every == "epoch":
         return step in plan.epoch_ends
     return every != "never" and step % int(every) == 0
-
-
-def _direction(metric: str) -> float:
-    """-1 where less is better: a loss, an NLL."""
-    return -1.0 if "loss" in metric or metric.endswith("nll") else 1.0
 
 
 def _make_deterministic(settings: RunSettings) -> None:

@@ -269,8 +269,8 @@ def test_nothing_but_whole_artefacts_is_left_in_the_cache(made, jsonl, tmp_path)
     assert {file.name for file in entry.iterdir()} == {"rows.arrow", "left_out.jsonl", "manifest.json"}
 
 
-def test_two_writers_at_once_both_succeed(made, jsonl):
-    path = jsonl(pairs(300))
+def test_of_two_runs_that_start_at_once_one_tokenises_and_the_other_waits(made, jsonl, capsys):
+    path = jsonl(pairs(3000))
     results: list[Prepared] = []
     threads = [threading.Thread(target=lambda: results.append(made(train=sources(path)))) for _ in range(2)]
     for thread in threads:
@@ -278,7 +278,8 @@ def test_two_writers_at_once_both_succeed(made, jsonl):
     for thread in threads:
         thread.join()
     assert len({r.fingerprint for r in results}) == 1
-    assert len(results) == 2
+    assert sorted(r.report["from_cache"] for r in results) == [False, True]
+    assert f"waiting for another run that is tokenising {path}" in capsys.readouterr().err
 
 
 def test_a_cache_folder_that_cannot_be_made_is_a_failure_in_one_sentence(jsonl, no_bos, tmp_path):
