@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prefopt.errors import UserError
 
-GROUPS = ("recipe", "model", "data", "loss", "optim", "deepspeed", "tracker")
+GROUPS = ("recipe", "model", "data", "loss", "optim", "deepspeed", "fsdp", "tracker")
 """Every group, in the order in which help lists them."""
 
 

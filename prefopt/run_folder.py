@@ -14,7 +14,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
@@ -72,10 +72,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def find_state(folder: Path, run: RunSettings, world: Mapping[str, Any], fingerprint: str | None) -> State:
+def find_state(folder: Path, run: RunSettings, fingerprint: str | None) -> State:
     """Whether `run` starts here, goes on here, or is done here. Changes nothing.
 
-    run: as composed. fingerprint: of the data; None where it is not known yet and is not compared.
+    run: as composed; on how many processes and by which engine is free to differ from start to
+    start. fingerprint: of the data; None where it is not known yet and is not compared.
 
     Raises: UserError where the folder belongs to something else, with the list of differences.
     """
@@ -92,7 +93,6 @@ def find_state(folder: Path, run: RunSettings, world: Mapping[str, Any], fingerp
     if manifest is None:
         raise UserError(f"{folder} has {RUN} but no {MANIFEST}", "restore it, or take another folder by dir=FOLDER")
     found = differences(deciding(from_mapping(RunSettings, manifest["settings"])), deciding(run))
-    found += differences({"launch": manifest["world"]}, {"launch": dict(world)})
     if fingerprint is not None:
         found += differences({"data": manifest["data_fingerprint"]}, {"data": fingerprint})
     if found:

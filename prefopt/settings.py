@@ -173,6 +173,38 @@ class DeepSpeedSettings:
 
     config: dict[str, Any] | None = None
 
+    @property
+    def stage(self) -> int | None:
+        """ZeRO's stage; None without DeepSpeed."""
+        return None if self.config is None else self.zero.get("stage", 0)
+
+    @property
+    def zero(self) -> dict[str, Any]:
+        """What is said of ZeRO."""
+        return (self.config or {}).get("zero_optimization") or {}
+
+    def offload_device(self, what: str) -> str:
+        """Where `optimizer` states or `param` (weights) wait: none, cpu or nvme."""
+        return str((self.zero.get(f"offload_{what}") or {}).get("device", "none"))
+
+
+@dataclass
+class FsdpSettings:
+    """PyTorch's FSDP2. strategy: full_shard splits weights, gradients and optimiser states over the processes.
+
+    reshard_after_forward: drop a layer's gathered weights after its forward pass and gather them again in the backward
+    pass. cpu_offload: what is split waits in the host's memory, and the optimiser runs there.
+    """
+
+    strategy: str = one_of("none", "full_shard")
+    reshard_after_forward: bool = True
+    cpu_offload: bool = False
+
+    @property
+    def is_on(self) -> bool:
+        """Whether weights are split."""
+        return self.strategy != "none"
+
 
 @dataclass
 class TrackerSettings:
@@ -196,7 +228,22 @@ class RunSettings:
     sample: SampleSettings = field(default_factory=SampleSettings)
     launch: LaunchSettings = field(default_factory=LaunchSettings)
     deepspeed: DeepSpeedSettings = field(default_factory=DeepSpeedSettings)
+    fsdp: FsdpSettings = field(default_factory=FsdpSettings)
     tracker: TrackerSettings = field(default_factory=TrackerSettings)
+
+    @property
+    def engine(self) -> str:
+        """What trains, as messages and the manifest call it."""
+        if self.deepspeed.config is None:
+            return "FSDP2" if self.fsdp.is_on else "DDP"
+        offloaded = [what for what in ("optimizer", "param") if self.deepspeed.offload_device(what) == "cpu"]
+        return zero_name(self.deepspeed.stage or 0, offloaded)
+
+
+def zero_name(stage: int, offloaded: list[str]) -> str:
+    """DeepSpeed at a ZeRO stage. offloaded: what waits in the host's memory, `optimizer` and `param`."""
+    where = " and ".join(f"{what} on the CPU" for what in offloaded)
+    return f"DeepSpeed ZeRO-{stage} with {where}" if where else f"DeepSpeed ZeRO-{stage}"
 
 
 class SettingsError(UserError):

@@ -111,8 +111,8 @@ def plan_jobs(overrides: list[str], config_dir: Path | None) -> tuple[list[Job],
             composition = compose_with_origins(job_overrides, config_dir)
             run = composition.run
             check(run)
-            world = asdict(plan_world(run))
-            state = find_state(Path(run.dir), run, world, None)
+            plan_world(run)
+            state = find_state(Path(run.dir), run, None)
         except UserError as error:
             bad.append(f"job {number} ({' '.join(varied)}): {error}")
             continue

@@ -35,6 +35,7 @@ FLOORS = {
     "prefopt.config": 5,
     "prefopt.memory_check": 5,
     "prefopt.model_check": 5,
+    "prefopt.engine_check": 5,
     "prefopt.checks": 5,
     "prefopt.data_summary": 5,
     "prefopt.ranks": 5,

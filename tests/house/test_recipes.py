@@ -12,7 +12,7 @@ import yaml
 from prefopt.config import compose
 from prefopt.losses import default_settings, names
 from prefopt.recipe_files import GROUPS, choices, packaged, search_path, title
-from prefopt.settings import DataSettings, ModelSettings, OptimSettings, RunSettings, TrackerSettings
+from prefopt.settings import DataSettings, FsdpSettings, ModelSettings, OptimSettings, RunSettings, TrackerSettings
 
 FILES = sorted(packaged().rglob("*.yaml"))
 CHOICES = [(group, name) for group in GROUPS for name in choices(group, search_path())]
@@ -24,6 +24,7 @@ BASES = [
     ("model/local.yaml", ModelSettings()),
     ("data/local.yaml", DataSettings()),
     ("optim/adamw.yaml", OptimSettings()),
+    ("fsdp/none.yaml", FsdpSettings()),
     ("tracker/none.yaml", TrackerSettings()),
 ]
 """The file of each group that lists every key, and the dataclass whose defaults it must state."""
