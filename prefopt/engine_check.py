@@ -45,7 +45,7 @@ def _check_budget(run: RunSettings) -> None:
     ):
         if is_on:
             raise UserError(
-                f"train.tokens_per_micro_batch=auto: gradients and states that {name} keeps cannot be tried and put back",
+                f"train.tokens_per_micro_batch=auto: gradients and states that {name} keeps cannot be put back",
                 f"state a number, 8192 for instance, or take {group}=none",
             )
 
@@ -70,6 +70,11 @@ def _check_deepspeed(run: RunSettings, needs: frozenset[str]) -> None:
         raise UserError(
             "ZeRO-0 keeps no float32 weights beside bfloat16 ones, so that small updates would be lost",
             "deepspeed=zero1, or deepspeed=none, where optim.bfloat16_weights says how they are kept",
+        )
+    if stage == 3 and run.train.autocast == "bf16" and run.model.dtype == "float32":
+        raise UserError(
+            "train.autocast=bf16 has no effect under ZeRO-3, which computes in what the weights are held in",
+            "model.dtype=bfloat16, of which DeepSpeed keeps float32 masters",
         )
     for what, needed in (("optimizer", 1), ("param", 3)):
         if run.deepspeed.offload_device(what) == "nvme":

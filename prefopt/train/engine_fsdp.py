@@ -20,6 +20,7 @@ from torch.nn import Parameter
 from prefopt.errors import UserError
 from prefopt.model.policy import Policy
 from prefopt.train.engine_plain import Plain, trainable
+from prefopt.train.parts import SavedParts, State
 
 
 class Fsdp(Plain):
@@ -66,6 +67,7 @@ class Fsdp(Plain):
     @property
     def name(self) -> str:
         """FSDP2 where every weight is really split."""
+        self._give_back()
         is_split = all(isinstance(p, DTensor) for p in self.policy.parameters())
         return "FSDP2" if is_split and isinstance(self.policy, FSDPModule) else "FSDP2 without split weights"
 
@@ -95,15 +97,15 @@ class Fsdp(Plain):
     @contextmanager
     def whole_weights(self) -> Iterator[None]:
         """Embeddings and head gathered, where the policy's own forward, which gathers them, is not what is called."""
-        module = cast(FSDPModule, self.policy)
-        module.unshard()
+        cast(FSDPModule, self.policy).unshard()
         try:
             yield
         finally:
-            module.reshard()
+            self._give_back()
 
     def gathered_state(self) -> dict[str, Tensor]:
         """One tensor after the other; only the main rank keeps them, in the precision that the model came in."""
+        self._give_back()
         found: dict[str, Tensor] = {}
         gathered: dict[int, Tensor] = {}
         for name, tensor in self.policy.state_dict(keep_vars=True).items():
@@ -117,6 +119,22 @@ class Fsdp(Plain):
                     gathered[id(tensor)] = whole.new_empty(0)
             found[name] = gathered[id(tensor)]
         return found if self.accelerator.is_main_process else {}
+
+    def state(self) -> State:
+        """This rank's shards of what a checkpoint keeps."""
+        self._give_back()
+        return super().state()
+
+    def restore(self, saved: SavedParts, with_optimizer: bool) -> None:
+        """Go on from a checkpoint of whatever engine; every rank must call."""
+        self._give_back()
+        super().restore(saved, with_optimizer)
+
+    def _give_back(self) -> None:
+        """Drop what a forward pass without a backward pass left gathered."""
+        for module in self.policy.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     def _local(self, tensor: Tensor) -> Tensor:
         return cast(DTensor, tensor.detach()).to_local()

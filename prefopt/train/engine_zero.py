@@ -61,7 +61,7 @@ class Unsplit(Plain):
     def weights(self) -> str:
         """What the weights are held in; DeepSpeed keeps float32 masters of bfloat16 ones."""
         dtype = str(next(iter(trainable(self.policy).values())).dtype).removeprefix("torch.")
-        return f"{dtype} weights with float32 masters" if self.module.bfloat16_enabled() else f"{dtype} weights"
+        return f"{dtype} weights with float32 masters" if dtype == "bfloat16" else f"{dtype} weights"
 
     @property
     def gradients(self) -> str:

@@ -154,6 +154,7 @@ def check_ranks(records: list[tuple[str, dict[str, Any]]]) -> None:
 
 def _planned_weights(run: RunSettings, low: bool) -> str:
     if run.deepspeed.config is not None:
+        low = low and not (run.deepspeed.stage == 3 and run.model.lora is not None)  # adapters join after the casting
         return "bfloat16 weights with float32 masters" if low else "float32 weights"
     is_trained_low = run.model.dtype == "bfloat16" and run.model.lora is None
     if run.fsdp.is_on:

@@ -1,7 +1,7 @@
 """Ragged examples, and one optimiser step on them: what the invariance matrix compares. Also the two-rank worker.
 
 torchrun --nproc_per_node 2 tests/train/ragged.py OUT.pt ENGINE HEAD
-    ENGINE: ddp, zero1, zero2, zero3, zero2off, zero3off (offloaded), fsdp, or one of them with _lora, _recomputed or both.
+    ENGINE: ddp, zero1, zero2, zero3, zero2off, zero3off (offloaded), fsdp; any with _lora, _recomputed or both.
     HEAD: lm or scalar, which decides the methods.
 """
 
