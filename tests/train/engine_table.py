@@ -162,12 +162,10 @@ def main(folder: Path, straight: Path) -> None:
         found = three_steps(case, tokenizer, folder_of(folder, case))
         (path,) = (folder_of(straight, ("ddp", *case[1:])) / "checkpoints").glob("step-*")
         found["taken_over"] = third_step(case, path)
-        print(case, round(time.perf_counter() - started, 1), flush=True) if os.environ["RANK"] == "0" else None
         results[case] = found | {"seconds": time.perf_counter() - started}
-    engine = fresh(("ddp", "full", "orpo", "float32"))
-    if engine.is_main:
+    if torch.distributed.get_rank() == 0:
         torch.save(results, folder / "results.pt")
-    engine.close()
+    torch.distributed.destroy_process_group()
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
