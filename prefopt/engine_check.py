@@ -39,15 +39,13 @@ def check_engine(run: RunSettings, needs: frozenset[str]) -> None:
 def _check_budget(run: RunSettings) -> None:
     if run.train.tokens_per_micro_batch != "auto":
         return
-    for is_on, name, group in (
-        (run.deepspeed.config is not None, "DeepSpeed", "deepspeed"),
-        (run.fsdp.is_on, "FSDP", "fsdp"),
-    ):
-        if is_on:
-            raise UserError(
-                f"train.tokens_per_micro_batch=auto: gradients and states that {name} keeps cannot be put back",
-                f"state a number, 8192 for instance, or take {group}=none",
-            )
+    if run.deepspeed.config is None and not run.fsdp.is_on:
+        return
+    name, group = ("FSDP", "fsdp") if run.fsdp.is_on else ("DeepSpeed", "deepspeed")
+    raise UserError(
+        f"train.tokens_per_micro_batch=auto: gradients and states that {name} keeps cannot be tried and put back",
+        f"state a number, 8192 for instance, or take {group}=none",
+    )
 
 
 def _check_deepspeed(run: RunSettings, needs: frozenset[str]) -> None:
@@ -65,7 +63,7 @@ def _check_deepspeed(run: RunSettings, needs: frozenset[str]) -> None:
             raise UserError(f"deepspeed.config.{key} is set by prefopt", f"say it once, by {instead}")
     where = "deepspeed.config.zero_optimization"
     if stage not in (0, 1, 2, 3):
-        raise UserError(f"{where}.stage must be 0, 1, 2 or 3, not {stage}")
+        raise UserError(f"{where}.stage must be 0, 1, 2 or 3, not {stage}", "deepspeed=zero2")
     if stage == 0 and "bf" in f"{run.model.dtype} {run.train.autocast}":
         raise UserError(
             "ZeRO-0 keeps no float32 weights beside bfloat16 ones, so that small updates would be lost",
