@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from prefopt.engine_settings import FsdpSettings
 from prefopt.errors import UserError
 from prefopt.memory_check import check_installed
 from prefopt.needs import LIVE
-from prefopt.settings import FsdpSettings, RunSettings
+from prefopt.settings import RunSettings
 
 OWNED_BY_PREFOPT = {
     "train_batch_size": "train.batch_size",

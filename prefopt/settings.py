@@ -1,7 +1,8 @@
 """The schema of a run: what `recipes/train.yaml` may say, and what every room is handed.
 
-One dataclass per group. `config.py` composes a run from the recipes and checks across groups; a rank reads the resolved
-run.yaml with `load`. Choices that are names are listed in `choices`; the YAML files carry the comment of each key.
+One dataclass per group; those of engines are in `engine_settings.py`. `config.py` composes a run from the recipes and
+checks across groups; a rank reads the resolved run.yaml with `load`. Choices that are names are listed in `choices`; the
+YAML files carry the comment of each key.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from prefopt.engine_settings import DeepSpeedSettings, FsdpSettings, zero_name
 from prefopt.errors import UserError, did_you_mean
 
 T = TypeVar("T")
@@ -168,45 +170,6 @@ class LaunchSettings:
 
 
 @dataclass
-class DeepSpeedSettings:
-    """DeepSpeed's own configuration, passed through; null: no DeepSpeed."""
-
-    config: dict[str, Any] | None = None
-
-    @property
-    def stage(self) -> int | None:
-        """ZeRO's stage; None without DeepSpeed."""
-        return None if self.config is None else self.zero.get("stage", 0)
-
-    @property
-    def zero(self) -> dict[str, Any]:
-        """What is said of ZeRO."""
-        return (self.config or {}).get("zero_optimization") or {}
-
-    def offload_device(self, what: str) -> str:
-        """Where `optimizer` states or `param` (weights) wait: none, cpu or nvme."""
-        return str((self.zero.get(f"offload_{what}") or {}).get("device", "none"))
-
-
-@dataclass
-class FsdpSettings:
-    """PyTorch's FSDP2. strategy: full_shard splits weights, gradients and optimiser states over the processes.
-
-    reshard_after_forward: drop a layer's gathered weights after its forward pass and gather them again in the backward
-    pass. cpu_offload: what is split waits in the host's memory, and the optimiser runs there.
-    """
-
-    strategy: str = one_of("none", "full_shard")
-    reshard_after_forward: bool = True
-    cpu_offload: bool = False
-
-    @property
-    def is_on(self) -> bool:
-        """Whether weights are split."""
-        return self.strategy != "none"
-
-
-@dataclass
 class TrackerSettings:
     """An experiment tracker besides metrics.jsonl, which is always written."""
 
@@ -238,12 +201,6 @@ class RunSettings:
             return "FSDP2" if self.fsdp.is_on else "DDP"
         offloaded = [what for what in ("optimizer", "param") if self.deepspeed.offload_device(what) == "cpu"]
         return zero_name(self.deepspeed.stage or 0, offloaded)
-
-
-def zero_name(stage: int, offloaded: list[str]) -> str:
-    """DeepSpeed at a ZeRO stage. offloaded: what waits in the host's memory, `optimizer` and `param`."""
-    where = " and ".join(f"{what} on the CPU" for what in offloaded)
-    return f"DeepSpeed ZeRO-{stage} with {where}" if where else f"DeepSpeed ZeRO-{stage}"
 
 
 class SettingsError(UserError):

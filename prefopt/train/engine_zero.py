@@ -13,9 +13,10 @@ from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.nn import Parameter
 
+from prefopt.engine_settings import zero_name
 from prefopt.errors import RunError
 from prefopt.model.policy import Policy
-from prefopt.settings import RunSettings, zero_name
+from prefopt.settings import RunSettings
 from prefopt.train.engine_plain import Plain, trainable
 from prefopt.train.optim import clip_gradients, make_optimizer
 from prefopt.train.parts import WEIGHT, Part, SavedParts, State

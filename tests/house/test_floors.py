@@ -20,6 +20,7 @@ FLOORS = {
     "prefopt.manifest": 0,
     "prefopt.batch": 1,
     "prefopt.needs": 1,
+    "prefopt.engine_settings": 1,
     "prefopt.settings": 1,
     "prefopt.recipe_files": 1,
     "prefopt.pack": 2,

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from prefopt.config import compose
+from prefopt.engine_settings import FsdpSettings
 from prefopt.losses import default_settings, names
 from prefopt.recipe_files import GROUPS, choices, packaged, search_path, title
-from prefopt.settings import DataSettings, FsdpSettings, ModelSettings, OptimSettings, RunSettings, TrackerSettings
+from prefopt.settings import DataSettings, ModelSettings, OptimSettings, RunSettings, TrackerSettings
 
 FILES = sorted(packaged().rglob("*.yaml"))
 CHOICES = [(group, name) for group in GROUPS for name in choices(group, search_path())]

@@ -21,10 +21,11 @@ import torch
 
 from prefopt.batch import Encoded
 from prefopt.data.plan import Plan
+from prefopt.engine_settings import DeepSpeedSettings, FsdpSettings
 from prefopt.lifetime import leave
 from prefopt.losses import make_loss
 from prefopt.model.load import load_policy
-from prefopt.settings import DeepSpeedSettings, FsdpSettings, LoraSettings, RunSettings
+from prefopt.settings import LoraSettings, RunSettings
 from prefopt.train.budget import TokenBudget
 from prefopt.train.engine import Engine
 from prefopt.train.fitted import fitted_step

@@ -18,12 +18,13 @@ from torch.distributed.tensor import DTensor
 
 from prefopt.batch import Encoded, MicroBatch
 from prefopt.data.plan import Cut, cut
+from prefopt.engine_settings import DeepSpeedSettings, FsdpSettings
 from prefopt.lifetime import leave
 from prefopt.losses import make_loss, names
 from prefopt.model.load import load_policy, load_reward_policy
 from prefopt.model.policy import Policy
 from prefopt.needs import LIVE
-from prefopt.settings import DeepSpeedSettings, FsdpSettings, LoraSettings, RunSettings
+from prefopt.settings import LoraSettings, RunSettings
 from prefopt.train.engine import Engine
 from prefopt.train.live_reference import attach_live_reference
 from prefopt.train.rows import Rows
