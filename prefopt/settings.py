@@ -1,7 +1,7 @@
 """The schema of a run: what `recipes/train.yaml` may say, and what every room is handed.
 
 One dataclass per group; those of engines are in `engine_settings.py`. `config.py` composes a run from the recipes and
-checks across groups; a rank reads the resolved run.yaml with `load`. Choices that are names are listed in `choices`; the
+checks across groups; a rank reads run.yaml with `load`. Choices that are names are listed in `choices`; the
 YAML files carry the comment of each key.
 """
 
