@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from prefopt.batch import WeighsMargins
+from prefopt.engine_check import check_engine
 from prefopt.errors import UserError
 from prefopt.launch_check import check_batch_reaches, check_launch
 from prefopt.losses import make_loss
@@ -14,18 +15,6 @@ from prefopt.model.files import adapter_folder, base_of
 from prefopt.model_check import check_model, check_tokenizer
 from prefopt.needs import LIVE
 from prefopt.settings import DataSettings, MarginSettings, RunSettings, SourceSettings
-
-OWNED_BY_PREFOPT = {
-    "train_batch_size": "train.batch_size",
-    "train_micro_batch_size_per_gpu": "train.tokens_per_micro_batch",
-    "gradient_accumulation_steps": "train.tokens_per_micro_batch",
-    "gradient_clipping": "optim.max_grad_norm",
-    "optimizer": "optim.name and its settings",
-    "scheduler": "optim.schedule and optim.warmup_ratio",
-    "bf16": "model.dtype=bfloat16 or train.autocast=bf16",
-    "fp16": "model.dtype=bfloat16 or train.autocast=bf16",
-}
-"""Keys of DeepSpeed's configuration that would say again, or against, what a key of prefopt says."""
 
 
 def check(run: RunSettings) -> None:
@@ -44,7 +33,7 @@ def check(run: RunSettings) -> None:
     _check_numbers(run)
     check_memory(run)
     _check_evaluation(run, needs)
-    _check_deepspeed(run, needs)
+    check_engine(run, needs)
     check_launch(run.launch)
     if run.launch.num_processes is not None:
         check_batch_reaches(run, run.launch.num_processes)
@@ -220,27 +209,6 @@ def _check_evaluation(run: RunSettings, needs: frozenset[str]) -> None:
             raise UserError("train.best_metric needs an evaluation set", where)
         if train.eval_every == "never":
             raise UserError("train.best_metric needs train.eval_every, which is never", "train.eval_every=epoch")
-
-
-def _check_deepspeed(run: RunSettings, needs: frozenset[str]) -> None:
-    config = run.deepspeed.config
-    if config is None:
-        return
-    if needs & LIVE and config.get("zero_optimization", {}).get("stage") == 3 and run.model.lora is None:
-        raise UserError(
-            f"loss={run.loss['name']} compares whole distributions with a frozen copy of the model, which ZeRO-3 cannot"
-            " shard beside the policy yet",
-            "deepspeed=zero2, or model.lora={r: 16}, which needs no copy",
-        )
-    if run.train.tokens_per_micro_batch == "auto":
-        raise UserError(
-            "train.tokens_per_micro_batch=auto: gradients and states that DeepSpeed keeps cannot be tried and put back",
-            "state a number, 8192 for instance, or take deepspeed=none",
-        )
-    for key, instead in OWNED_BY_PREFOPT.items():
-        if key in config:
-            raise UserError(f"deepspeed.config.{key} is set by prefopt", f"say it once, by {instead}")
-    check_installed("deepspeed", "deepspeed.config")
 
 
 def _require(holds: bool, key: str, value: Any, must_be: str) -> None:

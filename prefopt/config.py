@@ -30,14 +30,12 @@ NOT_IDENTITY = (
     "train.keep_checkpoints",
     "data.num_workers",
     "data.cache_dir",
-    "launch.num_nodes",
-    "launch.node_rank",
-    "launch.rendezvous",
-    "launch.gpus_per_node",
-    "launch.threads_per_process",
-    "launch.timeout_minutes",
+    "launch",
+    "deepspeed",
+    "fsdp",
 )
-"""Keys that do not decide the numbers: they may differ when a run is continued."""
+"""Keys that do not decide the numbers: they may differ when a run is continued. Where a run takes place and by which
+engine changes rounding alone (1e-5 in float32), and a run that waits in a queue must find its folder elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ def dry_run(composition: Composition, console: Console) -> int:
 
     run = composition.run
     world = plan_world(run)
-    state = find_state(Path(run.dir), run, asdict(world), None)
+    state = find_state(Path(run.dir), run, None)
     with tempfile.TemporaryDirectory(prefix="prefopt-dry-run-") as cache:
         real = demo.resolve(run, Path(cache), weights=False)
         prepared = prepare_data(real, Path(cache))

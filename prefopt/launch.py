@@ -90,7 +90,7 @@ def _lead(
     from prefopt import demo
 
     folder = Path(run.dir)
-    find_state(folder, run, asdict(world), None)  # another run's folder is refused before the data are read
+    find_state(folder, run, None)  # another run's folder is refused before the data are read
     cache = cache_folder(run.data)
     real = demo.resolve(run, cache)
     prepared = prepare_data(real, cache)
@@ -101,7 +101,7 @@ def _lead(
     started = False
     try:
         with locked(folder) as lock:
-            state = find_state(folder, run, asdict(world), prepared.fingerprint)
+            state = find_state(folder, run, prepared.fingerprint)
             if state is State.DONE:
                 console.print(f"{folder} is done: see its model and result.json", **PLAIN)
                 return 0
@@ -220,11 +220,12 @@ def write_folder(
     write_whole(folder / "left_out.jsonl", lines)
     if needs_accelerate(run, world):
         write_whole(folder / "accelerate.yaml", accelerate_config(run, world))
+    where = {**world.recorded(), "engine": run.engine}
     manifest = read_json(folder / MANIFEST) if state is State.RESUMED else None
     if manifest is None:
-        manifest = new_manifest(asdict(run), identity(run), prepared.fingerprint, world.recorded(), words)
+        manifest = new_manifest(asdict(run), identity(run), prepared.fingerprint, where, words)
     else:
-        manifest["starts"].append(start_record(words))
+        manifest["starts"].append(start_record(words, where))
     write_whole(folder / MANIFEST, _json(manifest))
     write_whole(folder / RUN, yaml.safe_dump(asdict(real), sort_keys=False, allow_unicode=True))
 

@@ -37,7 +37,8 @@ def new_manifest(
 ) -> dict[str, Any]:
     """The manifest of a run that starts now.
 
-    settings: the composed run as plain dicts. fingerprint: of the encoded data. world: device and number of processes.
+    settings: the composed run as plain dicts. fingerprint: of the encoded data. world: device, number of processes and
+    engine of the first start.
     """
     return {
         "identity": identity,
@@ -45,15 +46,16 @@ def new_manifest(
         "data_fingerprint": fingerprint,
         "world": world,
         "seeds": {"train.seed": settings["train"]["seed"]},
-        "starts": [start_record(command)],
+        "starts": [start_record(command, world)],
     }
 
 
-def start_record(command: list[str]) -> dict[str, Any]:
-    """One start of a run: when, by which command line, with which versions and code."""
+def start_record(command: list[str], world: dict[str, Any]) -> dict[str, Any]:
+    """One start of a run: when, by which command line, where and by which engine, with which versions and code."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
+        "world": world,
         "working_directory": os.getcwd(),
         "python": platform.python_version(),
         "platform": platform.platform(),

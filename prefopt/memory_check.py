@@ -42,6 +42,10 @@ def check_device(run: RunSettings, device: str) -> None:
             "model.offload_activations has no effect on the CPU: activations are in the host's memory already",
             "leave it out",
         )
+    if run.fsdp.cpu_offload:
+        raise UserError(
+            "fsdp.cpu_offload has no effect on the CPU: everything is in the host's memory already", "leave it out"
+        )
     if run.model.base != "plain":
         raise UserError(
             f"model.lora.base={run.model.base} needs a GPU, and this run is on the CPU",
@@ -57,11 +61,11 @@ def _check_optimizer(run: RunSettings) -> None:
             raise UserError(f"optim.{key}={value} has no effect: {name} takes none", "leave it out, or optim=adamw")
     if name in _OF_BITSANDBYTES:
         check_installed("bitsandbytes", f"optim.name={name}")
-    if run.deepspeed.config is not None and name in (*_OF_BITSANDBYTES, "adafactor"):
+    if (group := _sharding(run)) and name in (*_OF_BITSANDBYTES, "adafactor"):
         raise UserError(
-            f"optim.name={name} and deepspeed.config do not go together: ZeRO hands the optimiser flat shards, so that"
-            " its numbers would depend on the number of processes",
-            "optim=adamw, whose states ZeRO splits over the processes, or deepspeed=none",
+            f"optim.name={name} and {group} do not go together: the optimiser is handed shards, so that its numbers"
+            " would depend on the number of processes",
+            f"optim=adamw, whose states are split over the processes, or {group.split('.')[0]}=none",
         )
 
 
@@ -73,6 +77,7 @@ def _check_bfloat16(run: RunSettings) -> None:
         (run.model.dtype != "bfloat16", f"model.dtype is {run.model.dtype}"),
         (run.model.lora is not None, "what is trained are adapters, which are float32"),
         (run.deepspeed.config is not None, "DeepSpeed keeps float32 masters of bfloat16 weights"),
+        (run.fsdp.is_on, "under FSDP the shards are float32 and only what is gathered is bfloat16"),
     ):
         if holds:
             raise UserError(f"optim.bfloat16_weights={kind} has no effect: {why}", "leave it out")
@@ -82,11 +87,10 @@ def _check_base(run: RunSettings) -> None:
     base = run.model.base
     if base == "plain":
         return
-    if run.deepspeed.config is not None:
+    if group := _sharding(run):
         raise UserError(
-            f"model.lora.base={base} and deepspeed.config do not go together: ZeRO shards and casts weights of 16 or 32"
-            " bits",
-            "deepspeed=none: with frozen weights there is little left to shard",
+            f"model.lora.base={base} and {group} do not go together: only weights of 16 or 32 bits can be split",
+            f"{group.split('.')[0]}=none: with frozen weights there is little left to shard",
         )
     if run.model.reference not in (None, run.model.path):
         raise UserError(
@@ -95,6 +99,11 @@ def _check_base(run: RunSettings) -> None:
             "leave model.reference out, or model.lora.base=plain",
         )
     check_installed("bitsandbytes", f"model.lora.base={base}")
+
+
+def _sharding(run: RunSettings) -> str:
+    """The key of the engine that splits what is trained over the processes; empty where there is none."""
+    return "deepspeed.config" if run.deepspeed.config is not None else "fsdp.strategy" if run.fsdp.is_on else ""
 
 
 def check_installed(package: str, asked_by: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prefopt.errors import UserError
 
-GROUPS = ("recipe", "model", "data", "loss", "optim", "deepspeed", "tracker")
+GROUPS = ("recipe", "model", "data", "loss", "optim", "deepspeed", "fsdp", "tracker")
 """Every group of a run, in the order in which help lists them."""
 
 START_GROUPS = ("hydra/launcher", "hydra/sweeper")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,6 @@ from prefopt.settings import RunSettings, from_mapping
 RUN, MANIFEST, LOCK, EXIT, RESULT = "run.yaml", "manifest.json", "lock.json", "exit.json", "result.json"
 OURS = {RUN, MANIFEST, LOCK, EXIT, "data.json", "data_report.json", "left_out.jsonl", "accelerate.yaml"}
 """Files that the parent process writes: a folder with nothing else and no run.yaml is a start that was cut short."""
-
-DECIDING = ("device", "num_processes")
-"""What of the world must stay: on how many nodes the ranks are does not matter."""
 
 
 class State(Enum):
@@ -73,10 +69,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def find_state(folder: Path, run: RunSettings, world: Mapping[str, Any], fingerprint: str | None) -> State:
+def find_state(folder: Path, run: RunSettings, fingerprint: str | None) -> State:
     """Whether `run` starts here, goes on here, or is done here. Changes nothing.
 
-    run: as composed. fingerprint: of the data; None where it is not known yet and is not compared.
+    run: as composed; on how many processes and by which engine is free to differ from start to
+    start. fingerprint: of the data; None where it is not known yet and is not compared.
 
     Raises: UserError where the folder belongs to something else, with the list of differences.
     """
@@ -93,7 +90,6 @@ def find_state(folder: Path, run: RunSettings, world: Mapping[str, Any], fingerp
     if manifest is None:
         raise UserError(f"{folder} has {RUN} but no {MANIFEST}", "restore it, or take another folder by dir=FOLDER")
     found = differences(deciding(from_mapping(RunSettings, manifest["settings"])), deciding(run))
-    found += differences(*({"launch": {key: of[key] for key in DECIDING}} for of in (manifest["world"], world)))
     if fingerprint is not None:
         found += differences({"data": manifest["data_fingerprint"]}, {"data": fingerprint})
     if found:

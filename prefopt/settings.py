@@ -1,7 +1,8 @@
 """The schema of a run: what `recipes/train.yaml` may say, and what every room is handed.
 
-One dataclass per group. `config.py` composes a run from the recipes and checks across groups; a rank reads the resolved
-run.yaml with `load`. Choices that are names are listed in `choices`; the YAML files carry the comment of each key.
+One dataclass per group; those of engines are in `engine_settings.py`. `config.py` composes a run from the recipes and
+checks across groups; a rank reads run.yaml with `load`. Choices that are names are listed in `choices`; the
+YAML files carry the comment of each key.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from prefopt.engine_settings import DeepSpeedSettings, FsdpSettings, zero_name
 from prefopt.errors import UserError, did_you_mean
 
 T = TypeVar("T")
@@ -177,13 +179,6 @@ class LaunchSettings:
 
 
 @dataclass
-class DeepSpeedSettings:
-    """DeepSpeed's own configuration, passed through; null: no DeepSpeed."""
-
-    config: dict[str, Any] | None = None
-
-
-@dataclass
 class TrackerSettings:
     """An experiment tracker besides metrics.jsonl, which is always written."""
 
@@ -205,7 +200,16 @@ class RunSettings:
     sample: SampleSettings = field(default_factory=SampleSettings)
     launch: LaunchSettings = field(default_factory=LaunchSettings)
     deepspeed: DeepSpeedSettings = field(default_factory=DeepSpeedSettings)
+    fsdp: FsdpSettings = field(default_factory=FsdpSettings)
     tracker: TrackerSettings = field(default_factory=TrackerSettings)
+
+    @property
+    def engine(self) -> str:
+        """What trains, as messages and the manifest call it."""
+        if self.deepspeed.config is None:
+            return "FSDP2" if self.fsdp.is_on else "DDP"
+        offloaded = [what for what in ("optimizer", "param") if self.deepspeed.offload_device(what) == "cpu"]
+        return zero_name(self.deepspeed.stage or 0, offloaded)
 
 
 class SettingsError(UserError):

@@ -159,6 +159,7 @@ def test_name_and_folder_follow_from_recipe_and_settings() -> None:
         *("train.keep_checkpoints=3", "data.num_workers=2", "data.cache_dir=x", "launch.threads_per_process=2"),
         *("launch.num_nodes=2", "launch.node_rank=1", "launch.rendezvous=a:1", "launch.gpus_per_node=4"),
         *("launch.timeout_minutes=1", "loss.lam=1", "optim.lr=0.001"),
+        *("launch.num_processes=2", "launch.device=cpu", "deepspeed=zero2", "fsdp=full_shard"),  # 1e-5 and no more
     ],
 )
 def test_identity_stays_where_the_numbers_do(override: str) -> None:
@@ -169,7 +170,7 @@ def test_identity_stays_where_the_numbers_do(override: str) -> None:
     "override",
     [
         *("loss.lam=0.5", "optim.lr=2e-3", "train.seed=1", "train.batch_size=16", "data.max_length=80", "loss=dpo"),
-        *("model.dtype=bfloat16", "data.train.0.limit=10", "launch.num_processes=2", "deepspeed=zero2"),
+        *("model.dtype=bfloat16", "data.train.0.limit=10"),
     ],
 )
 def test_identity_changes_with_the_numbers(override: str) -> None:

@@ -12,7 +12,7 @@ from prefopt.checks import check
 from prefopt.config import compose_with_origins, identity
 from prefopt.errors import UserError
 from prefopt.overrides import parse
-from prefopt.run_folder import MANIFEST, find_state, read_json
+from prefopt.run_folder import find_state
 from prefopt.settings import RunSettings
 from prefopt.sweeps.jobs import Job
 from prefopt.sweeps.launcher import Launcher
@@ -61,7 +61,7 @@ def make_job(
     run = composition.run
     check(run)
     launcher.check(run)
-    _check_folder(Path(run.dir), run)
+    find_state(Path(run.dir), run, None)
     job = Job(number, combination.overrides, combination.varied, identity(run), run.dir)
     settle(job)
     return job, run, composition.notes
@@ -101,9 +101,3 @@ def sweep_name(jobs: list[Job]) -> str:
     text = json.dumps(sorted(job.dir for job in jobs))
     first = Path(jobs[0].dir).name.removesuffix(f"-{jobs[0].identity}")
     return f"{first}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-
-
-def _check_folder(folder: Path, run: RunSettings) -> None:
-    """Raises: UserError where the folder belongs to another run. Where it is trained is the job's own question."""
-    manifest = read_json(folder / MANIFEST) if folder.is_dir() else None
-    find_state(folder, run, {} if manifest is None else manifest["world"], None)

@@ -53,7 +53,8 @@ class Attempt:
 
         Set `is_shared` inside it as soon as the ranks exchange something.
 
-        Raises: RunError where the other ranks cannot be kept company: inside an exchange, and under DeepSpeed.
+        Raises: RunError where the other ranks cannot be kept company: inside an exchange, and under DeepSpeed and FSDP,
+            whose ranks exchange weights or count passes in every micro-batch.
         """
         self._watched = micro_batch
         self.is_shared = False
@@ -68,8 +69,9 @@ class Attempt:
         assert self._watched is not None
         batch = self._watched.batch
         tokens = batch.input_ids.shape[0]
-        if not self._watched.real or self.is_shared or self._engine.zero_stage is not None:
-            how = "under DeepSpeed" if self._engine.zero_stage is not None else "while ranks exchange gradients"
+        if not self._watched.real or self.is_shared or self._engine.kind.exchanges_in_forward:
+            name = "DeepSpeed" if self._engine.zero_stage is not None else "FSDP"
+            how = f"under {name}" if self._engine.kind.exchanges_in_forward else "while ranks exchange gradients"
             raise RunError(
                 f"{self._what}: a micro-batch of {tokens} tokens does not fit in memory,"
                 f" and {how} a step cannot be repeated",

@@ -24,6 +24,9 @@ class Float32Updates:
     With masters, 4 bytes more per weight: the weight is its master rounded to nearest. Without: the updated weight is
     rounded up or down at random, with the probabilities that make its expectation exact (`round_stochastically`).
     Drawn from (seed, number of the update), so that a resumed run draws the same and so do the ranks of DDP.
+
+    stand_ins: what the optimiser knows in the place of each weight: a master, or a float32 weight itself. updates: how
+    many were made.
     """
 
     def __init__(
@@ -38,11 +41,11 @@ class Float32Updates:
         self._parameters = parameters
         self._keeps_masters = keep_masters
         self._seed = seed
-        self._updates = 0
-        stand_ins = [p if p.dtype != torch.bfloat16 else Parameter(p.detach().float()) for p in parameters]
+        self.updates = 0
+        self.stand_ins = [p if p.dtype != torch.bfloat16 else Parameter(p.detach().float()) for p in parameters]
         self._as_they_are = [p for p in parameters if p.dtype != torch.bfloat16]
-        self._low = [(w, m) for w, m in zip(parameters, stand_ins, strict=True) if w is not m]
-        self.optimizer = make(stand_ins)
+        self._low = [(w, m) for w, m in zip(parameters, self.stand_ins, strict=True) if w is not m]
+        self.optimizer = make(self.stand_ins)
         if not keep_masters:
             self._release(self._low)
 
@@ -65,7 +68,7 @@ class Float32Updates:
         self.optimizer.step()  # the masters have no gradient yet
         for parameter in self._as_they_are:
             parameter.grad = None
-        seed = int(np.random.SeedSequence([self._seed, self._updates]).generate_state(1, np.uint64)[0])
+        seed = int(np.random.SeedSequence([self._seed, self.updates]).generate_state(1, np.uint64)[0])
         generators: dict[torch.device, torch.Generator] = {}
         for part in self._parts():
             for weight, master in part:
@@ -85,7 +88,7 @@ class Float32Updates:
                     weight.copy_(round_stochastically(master, generators[weight.device]))
             if not self._keeps_masters:
                 self._release(part)
-        self._updates += 1
+        self.updates += 1
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop every gradient."""
@@ -95,12 +98,12 @@ class Float32Updates:
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's state, the masters where they are kept, and how many updates were drawn for."""
         masters = [m.detach() for _, m in self._low] if self._keeps_masters else []
-        return {**self.optimizer.state_dict(), "masters": masters, "updates": self._updates}
+        return {**self.optimizer.state_dict(), "masters": masters, "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of the same weights."""
         self.optimizer.load_state_dict({key: state[key] for key in ("state", "param_groups")})
-        self._updates = state["updates"]
+        self.updates = state["updates"]
         if self._keeps_masters:
             with torch.no_grad():
                 for (_, master), saved in zip(self._low, state["masters"], strict=True):

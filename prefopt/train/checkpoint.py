@@ -2,6 +2,9 @@
 
 A checkpoint is written into a temporary folder, every file is synced, a manifest with the sha256 of each file is
 written last, the folder is renamed, and its parent synced. Resuming takes the newest one whose manifest holds.
+
+Every rank writes the parts of the weights and of the optimiser's state that it holds (`parts.py`); any other number of
+ranks, and any other engine, goes on from them.
 """
 
 from __future__ import annotations
@@ -12,12 +15,15 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
 from prefopt.errors import RunError
 from prefopt.train.engine import Engine
+from prefopt.train.parts import SavedParts, write_parts
 
 MANIFEST = "manifest.json"
 
@@ -59,7 +65,7 @@ def save(engine: Engine, folder: Path, progress: Progress, keep: int) -> Path:
     engine.barrier()
     problem = ""
     try:
-        _write_state(engine, temporary, progress)
+        _write_state(engine, temporary)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         problem = f"{type(error).__name__}: {error}"
     problems = [p for p in engine.gather(problem) if p]
@@ -72,7 +78,7 @@ def save(engine: Engine, folder: Path, progress: Progress, keep: int) -> Path:
             "free some space and give the same command again: it goes on from the last checkpoint",
         )
     if engine.is_main:
-        _seal(temporary, progress)
+        _seal(temporary, progress, {"processes": engine.world_size, "engine": engine.run.engine})
         temporary.rename(final)
         _sync(folder)
         _prune(folder, keep, progress.best_step)
@@ -100,64 +106,40 @@ def newest(folder: Path) -> tuple[Path, Progress, list[str]] | None:
     return None
 
 
-def load(engine: Engine, path: Path) -> None:
-    """Put every rank's state back: weights, optimiser, random states."""
-    if engine.zero_stage is None:
-        _load_plain(engine, path)
-    else:
-        loaded, _ = engine.module.load_checkpoint(str(path), tag="deepspeed", load_module_strict=False)
-        if loaded is None:
-            raise RunError(
-                f"DeepSpeed could not load {path}", "it was made by another number of processes or ZeRO stage"
-            )
+def load(engine: Engine, path: Path) -> str:
+    """Put every rank's state back: weights, optimiser, random states. Any engine and number of ranks may go on.
+
+    Returns a line that says what could not be put back; empty where everything was.
+    """
+    engine.kind.restore(SavedParts(path), with_optimizer=True)
+    made_by = json.loads((path / MANIFEST).read_text())["made_by"]
+    if made_by["processes"] != engine.world_size:
+        # Of no meaning to other ranks; what they draw from here on follows from the seed and the checkpoint alone.
+        words = [engine.run.train.seed, int(path.name.removeprefix("step-")), engine.rank]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
+        has_dropout = engine.run.model.lora is not None and engine.run.model.lora.dropout > 0
+        return f"dropout draws other numbers than {made_by['processes']} processes would" if has_dropout else ""
     states = load_file(path / f"random-{engine.rank}.safetensors")
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
+    if "cuda" in states and engine.device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"])
+    return ""
 
 
 def load_weights(engine: Engine, path: Path) -> None:
     """Only the weights (of the best checkpoint, at the end)."""
-    if engine.zero_stage is None:
-        _load_trainable(engine, path)
-    else:
-        engine.module.load_checkpoint(str(path), tag="deepspeed", load_module_strict=False, load_module_only=True)
+    engine.kind.restore(SavedParts(path), with_optimizer=False)
 
 
-def _write_state(engine: Engine, folder: Path, progress: Progress) -> None:
-    if engine.zero_stage is None:
-        if engine.is_main:
-            trainable = {
-                n: p.detach().cpu().contiguous() for n, p in engine.policy.named_parameters() if p.requires_grad
-            }
-            save_file(trainable, folder / "trainable.safetensors")
-            torch.save(engine.optimizer.state_dict(), folder / "optimizer.pt")
-    else:
-        engine.module.save_checkpoint(str(folder), tag="deepspeed", exclude_frozen_parameters=True)
+def _write_state(engine: Engine, folder: Path) -> None:
+    write_parts(engine.kind.state(), folder / f"state-{engine.rank}.safetensors")
     states = {"cpu": torch.get_rng_state()}
     if engine.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state()
     save_file(states, folder / f"random-{engine.rank}.safetensors")
 
 
-def _load_plain(engine: Engine, path: Path) -> None:
-    _load_trainable(engine, path)
-    state = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)  # goes where its parameters are
-    engine.optimizer.load_state_dict(state)
-
-
-def _load_trainable(engine: Engine, path: Path) -> None:
-    state = load_file(path / "trainable.safetensors")
-    own = {n: p for n, p in engine.policy.named_parameters() if p.requires_grad}
-    if own.keys() != state.keys():
-        odd = sorted(own.keys() ^ state.keys())[0]
-        raise RunError(f"checkpoint {path} is of another model: {odd} is only in one of them")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(state[name])
-
-
-def _seal(folder: Path, progress: Progress) -> None:
+def _seal(folder: Path, progress: Progress, made_by: dict[str, Any]) -> None:
     files = {}
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         with open(file, "rb") as content:
@@ -169,7 +151,7 @@ def _seal(folder: Path, progress: Progress) -> None:
     for inner in [p for p in folder.rglob("*") if p.is_dir()]:
         _sync(inner)
     manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"progress": asdict(progress), "files": files}, indent=1))
+    manifest.write_text(json.dumps({"progress": asdict(progress), "made_by": made_by, "files": files}, indent=1))
     _sync(manifest)
     _sync(folder)
 

@@ -37,10 +37,7 @@ def save_and_verify(
         unverified = folder.with_name(f"unverified-{folder.name}")
         shutil.rmtree(unverified, ignore_errors=True)
         save_model(engine.policy, state, tokenizer, start, unverified, card)
-        dtype = (
-            torch.bfloat16 if engine.accelerator.mixed_precision == "bf16" else next(engine.policy.parameters()).dtype
-        )
-        write_probe(unverified / PROBE_FILE, examples, live, TOLERANCE[dtype])
+        write_probe(unverified / PROBE_FILE, examples, live, TOLERANCE[engine.arithmetic])
         difference = verify(unverified, unverified / PROBE_FILE, engine.run.model)
         (unverified / PROBE_FILE).unlink()
         shutil.rmtree(folder, ignore_errors=True)

@@ -122,7 +122,8 @@ class Trainer:
         path, progress, complaints = found
         for complaint in complaints:
             self.display.say(f"checkpoint {complaint}")
-        checkpoint.load(self.engine, path)
+        if other := checkpoint.load(self.engine, path):
+            self.display.say(other)
         self.display.say(f"resuming after step {progress.step} of {len(self.plan)}, from {path}")
         return progress
 

@@ -25,7 +25,12 @@ def sample(
     longest_share = -(-count // engine.world_size)
     answers: dict[int, str] = {}
     devices = [engine.device] if engine.device.type == "cuda" else []
-    with engine.policy.generating() as model, torch.random.fork_rng(devices), torch.no_grad():
+    with (
+        engine.kind.whole_weights(),
+        engine.policy.generating() as model,
+        torch.random.fork_rng(devices),
+        torch.no_grad(),
+    ):
         torch.manual_seed(seed + engine.rank)
         for start in range(0, longest_share, PROMPTS_AT_ONCE):
             places = mine[start : start + PROMPTS_AT_ONCE]
@@ -51,6 +56,6 @@ def _generate(model, tokenizer, prompts: list[list[int]], settings: SampleSettin
         top_p=None if greedy else settings.top_p,
         top_k=None if greedy else 0,
         pad_token_id=pad,
-        synced_gpus=engine.zero_stage == 3 and engine.world_size > 1,
+        synced_gpus=engine.kind.splits_weights and engine.world_size > 1,
     )
     return tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from prefopt.config import compose
+from prefopt.engine_settings import FsdpSettings
 from prefopt.losses import default_settings, names
 from prefopt.recipe_files import GROUPS, choices, packaged, search_path, title
 from prefopt.settings import DataSettings, ModelSettings, OptimSettings, RunSettings, TrackerSettings
@@ -24,6 +25,7 @@ BASES = [
     ("model/local.yaml", ModelSettings()),
     ("data/local.yaml", DataSettings()),
     ("optim/adamw.yaml", OptimSettings()),
+    ("fsdp/none.yaml", FsdpSettings()),
     ("tracker/none.yaml", TrackerSettings()),
 ]
 """The file of each group that lists every key, and the dataclass whose defaults it must state."""

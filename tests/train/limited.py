@@ -3,7 +3,7 @@
 python tests/train/limited.py RUN_DIR SPARE_MIB: the run in that folder, as `python -m prefopt.train` would.
 python, or torchrun with two ranks, tests/train/limited.py OUT.pt LOSS TOKENS SPARE_MIB: steps, the limit on the last
 rank. TOKENS may be auto. MODEL, LENGTH and ZERO in the environment: the model's folder, tokens of a
-response, DeepSpeed's stage.
+response, DeepSpeed's stage; FSDP: there for FSDP2.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import torch
 
 from prefopt.batch import Encoded
 from prefopt.data.plan import Plan
+from prefopt.engine_settings import DeepSpeedSettings, FsdpSettings
 from prefopt.lifetime import leave
 from prefopt.losses import make_loss
 from prefopt.model.load import load_policy
-from prefopt.settings import DeepSpeedSettings, LoraSettings, RunSettings
+from prefopt.settings import LoraSettings, RunSettings
 from prefopt.train.budget import TokenBudget
 from prefopt.train.engine import Engine
 from prefopt.train.fitted import fitted_step
@@ -82,6 +83,8 @@ def take_steps(out: str, loss_name: str, tokens: int | str, spare_mib: float) ->
     run.optim.lr = 0.01
     if "ZERO" in os.environ:
         run.deepspeed = DeepSpeedSettings(config={"zero_optimization": {"stage": int(os.environ["ZERO"])}})
+    if "FSDP" in os.environ:
+        run.fsdp = FsdpSettings(strategy="full_shard")
     run.train.tokens_per_micro_batch = tokens
     engine = Engine(run)
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
 """Ragged examples, and one optimiser step on them: what the invariance matrix compares. Also the two-rank worker.
 
 torchrun --nproc_per_node 2 tests/train/ragged.py OUT.pt ENGINE HEAD
-    ENGINE: ddp, zero1, zero2, zero3, or one of them with _lora, _recomputed or both.
+    ENGINE: ddp, zero1, zero2, zero3, zero2off, zero3off (offloaded), fsdp; any with _lora, _recomputed or both.
     HEAD: lm or scalar, which decides the methods.
 """
 
@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
 
 from prefopt.batch import Encoded, MicroBatch
 from prefopt.data.plan import Cut, cut
+from prefopt.engine_settings import DeepSpeedSettings, FsdpSettings
 from prefopt.lifetime import leave
 from prefopt.losses import make_loss, names
 from prefopt.model import logps
 from prefopt.model.load import load_policy, load_reward_policy
 from prefopt.model.policy import Policy
 from prefopt.needs import LIVE
-from prefopt.settings import DeepSpeedSettings, LoraSettings, RunSettings
+from prefopt.settings import LoraSettings, RunSettings
 from prefopt.train.engine import Engine
 from prefopt.train.live_reference import attach_live_reference
 from prefopt.train.rows import Rows
@@ -120,7 +122,12 @@ def settings(engine: str, layout: str = "shared", lora: bool = False, dtype: str
     run.model.lora = LoraSettings(r=4) if lora else None
     run.optim.lr = 0.0
     if engine.startswith("zero"):
-        run.deepspeed = DeepSpeedSettings(config={"zero_optimization": {"stage": int(engine[-1])}})
+        zero: dict[str, Any] = {"stage": int(engine[4])}
+        if engine.endswith("off"):
+            zero |= {f"offload_{what}": {"device": "cpu"} for what in ("optimizer", "param")[: zero["stage"] - 1]}
+        run.deepspeed = DeepSpeedSettings(config={"zero_optimization": zero})
+    if engine == "fsdp":
+        run.fsdp = FsdpSettings(strategy="full_shard")
     return run
 
 
@@ -210,7 +217,8 @@ def baseline_of(rows: Rows, how: str, engine: Engine) -> list[MicroBatch]:
 def _full_gradient(engine: Engine, parameter: torch.nn.Parameter) -> torch.Tensor:
     if engine.zero_stage is None:
         assert parameter.grad is not None
-        return parameter.grad.detach().clone()
+        gradient = parameter.grad.detach()
+        return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient.clone()
     from deepspeed.utils import safe_get_full_grad
 
     return safe_get_full_grad(parameter).detach().clone().float()

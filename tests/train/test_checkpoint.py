@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def weights_of(path: Path) -> Path:
-    return path / "trainable.safetensors"
+    return path / "state-0.safetensors"
 
 
 def test_the_newest_is_taken_with_its_progress(folder: Path) -> None:
@@ -39,12 +39,12 @@ def flip_a_bit(path: Path) -> str:
     data = bytearray(weights_of(path).read_bytes())
     data[len(data) // 2] ^= 1
     weights_of(path).write_bytes(data)
-    return "trainable.safetensors has changed"
+    return "state-0.safetensors has changed"
 
 
 def cut(path: Path) -> str:
-    os.truncate(path / "optimizer.pt", 100)
-    return "optimizer.pt has 100 bytes"
+    os.truncate(path / "state-0.safetensors", 100)
+    return "state-0.safetensors has 100 bytes"
 
 
 def lose_a_file(path: Path) -> str:
@@ -117,5 +117,5 @@ def test_the_manifest_lists_every_file_with_its_hash(folder: Path) -> None:
     path = folder / "step-00000001"
     manifest = json.loads((path / "manifest.json").read_text())
     files = {p.name for p in path.iterdir()} - {"manifest.json"}
-    assert manifest["files"].keys() == files == {"trainable.safetensors", "optimizer.pt", "random-0.safetensors"}
+    assert manifest["files"].keys() == files == {"state-0.safetensors", "random-0.safetensors"}
     assert all(len(entry["sha256"]) == 64 for entry in manifest["files"].values())

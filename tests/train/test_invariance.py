@@ -104,15 +104,14 @@ def two_ranks(tmp_path: Path, engine: str, head: str) -> dict[str, Any]:
     assert result.returncode == 0, result.stderr[-3000:]
     found = torch.load(out, weights_only=False)
     assert "over 2 processes, gloo on cpu" in found["in_force"]
-    assert found["in_force"].startswith("DDP" if engine.startswith("ddp") else f"DeepSpeed ZeRO-{engine[4]}")
+    names = {"ddp": "DDP", "fsd": "FSDP2"}
+    assert found["in_force"].startswith(names.get(engine[:3], f"DeepSpeed ZeRO-{engine[4]}"))
     return found["results"]
 
 
-ENGINES = ("zero1", "zero2", "zero3", "ddp_lora", "zero3_lora", "ddp_lora_recomputed", "zero3_recomputed")
-SLOW = [
-    pytest.param(kind, marks=[pytest.mark.slow, *([pytest.mark.long] if kind.endswith("recomputed") else [])])
-    for kind in ENGINES
-]
+LONG = ("ddp_lora_recomputed", "zero3_recomputed", "zero2off", "zero3off_lora", "fsdp_lora", "fsdp_recomputed")
+ENGINES = ("zero1", "zero2", "zero3", "fsdp", "ddp_lora", "zero3_lora", *LONG)
+SLOW = [pytest.param(kind, marks=[pytest.mark.slow, *([pytest.mark.long] if kind in LONG else [])]) for kind in ENGINES]
 
 
 @pytest.mark.parametrize("engine", ["ddp", *SLOW])

@@ -91,11 +91,17 @@ def test_a_row_that_does_not_fit_by_itself_is_named(model: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["2", "3"])
-def test_a_step_under_deepspeed_ends_with_a_sentence(stage: str, model: Path, tmp_path: Path) -> None:
-    done = work(model, tmp_path / "run", 2, "dpo", "4096", "20", ZERO=stage)
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [({"ZERO": "2"}, "DeepSpeed"), ({"ZERO": "3"}, "DeepSpeed"), ({"FSDP": "1"}, "FSDP")],
+    ids=["zero2", "zero3", "fsdp"],
+)
+def test_a_step_whose_ranks_meet_in_it_ends_with_a_sentence(
+    engine: dict[str, str], name: str, model: Path, tmp_path: Path
+) -> None:
+    done = work(model, tmp_path / "run", 2, "dpo", "4096", "20", **engine)
     assert done.returncode != 0
-    assert "under DeepSpeed a step cannot be repeated" in done.stderr
+    assert f"under {name} a step cannot be repeated" in done.stderr
     assert "lower train.tokens_per_micro_batch below" in done.stderr
 
 

@@ -134,11 +134,15 @@ def test_tensorboard_gets_the_metrics(material: tuple[Path, Path, Path], tmp_pat
 
 
 @pytest.mark.slow
-def test_two_ranks_of_zero3_save_adapters_that_are_not_empty(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["deepspeed=zero3", "fsdp=full_shard"])
+def test_two_ranks_that_split_weights_save_adapters_that_are_not_empty(
+    engine: str, material: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
     from safetensors.torch import load_file
 
-    more = ["loss=dpo", "model.lora.r=4", "deepspeed=zero3", "launch.num_processes=2", "train.max_steps=3"]
-    run(material, tmp_path / "run", *more)
+    more = ["loss=dpo", "model.lora.r=4", "launch.num_processes=2", "train.max_steps=3", "sample.count=3"]
+    run(material, tmp_path / "run", *more, "sample.max_new_tokens=8", engine)
+    assert len((tmp_path / "run" / "samples.jsonl").read_text(encoding="utf-8").splitlines()) == 3
     tensors = load_file(tmp_path / "run" / "model" / "adapter_model.safetensors")
     assert len(tensors) == 2 * 7 * 2  # A and B of seven matrices in two layers
     assert all(t.numel() > 0 for t in tensors.values())
