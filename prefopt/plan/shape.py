@@ -25,8 +25,9 @@ class Shape:
     total, trainable: parameters. base: those without adapters. in_layers: elements of the linear maps of all layers,
     adapters left out; adapters: elements of those.
     widest: elements of the largest single matrix, head and embedding included. layer: all elements of one layer.
-    trainable_shapes: of every trained tensor. adapted: (inputs, outputs) of each linear map of one layer that has
-    adapters. has_scalar_head: a reward model.
+    trainable_shapes: of every trained tensor. adapted: name, inputs and outputs of each linear map of one layer that
+    has adapters; rank: theirs. normalises_heads: queries and keys have norms of their own. has_scalar_head: a reward
+    model.
     """
 
     source: str
@@ -47,8 +48,9 @@ class Shape:
     widest: int
     layer: int
     trainable_shapes: tuple[tuple[int, ...], ...]
-    adapted: tuple[tuple[int, int], ...]
+    adapted: tuple[tuple[str, int, int], ...]
     rank: int
+    normalises_heads: bool
     has_scalar_head: bool
 
     @property
@@ -147,6 +149,7 @@ def shape_of(config: dict[str, Any], settings: ModelSettings, source: str, has_s
         trainable_shapes=tuple(tuple(p.shape) for p in trained),
         adapted=_adapted(first),
         rank=0 if settings.lora is None else settings.lora.r,
+        normalises_heads="q_norm" in names,
         has_scalar_head=has_scalar_head,
     )
 
@@ -175,13 +178,13 @@ def _width(norm: nn.Module) -> int:
     return 0 if weight is None or weight.ndim != 1 else weight.shape[0]
 
 
-def _adapted(layer: nn.Module) -> tuple[tuple[int, int], ...]:
+def _adapted(layer: nn.Module) -> tuple[tuple[str, int, int], ...]:
     found = []
-    for module in layer.modules():
+    for name, module in layer.named_modules():
         lora_a, lora_b = getattr(module, "lora_A", None), getattr(module, "lora_B", None)
         if lora_a and lora_b:
             (down,), (up,) = lora_a.values(), lora_b.values()
-            found.append((down.weight.shape[1], up.weight.shape[0]))
+            found.append((name.split(".")[-1], down.weight.shape[1], up.weight.shape[0]))
     return tuple(found)
 
 
