@@ -7,6 +7,7 @@ from typing import Any
 
 from prefopt.batch import WeighsMargins
 from prefopt.errors import UserError
+from prefopt.launch_check import check_batch_reaches, check_launch
 from prefopt.losses import make_loss
 from prefopt.memory_check import check_installed, check_memory
 from prefopt.model.files import adapter_folder, base_of
@@ -44,7 +45,9 @@ def check(run: RunSettings) -> None:
     check_memory(run)
     _check_evaluation(run, needs)
     _check_deepspeed(run, needs)
-    _check_world(run)
+    check_launch(run.launch)
+    if run.launch.num_processes is not None:
+        check_batch_reaches(run, run.launch.num_processes)
     if run.tracker.name != "none":
         check_installed(run.tracker.name, f"tracker={run.tracker.name}")
 
@@ -238,26 +241,6 @@ def _check_deepspeed(run: RunSettings, needs: frozenset[str]) -> None:
         if key in config:
             raise UserError(f"deepspeed.config.{key} is set by prefopt", f"say it once, by {instead}")
     check_installed("deepspeed", "deepspeed.config")
-
-
-def _check_world(run: RunSettings) -> None:
-    launch = run.launch
-    for key, value in (("num_processes", launch.num_processes), ("threads_per_process", launch.threads_per_process)):
-        _require(value is None or value >= 1, f"launch.{key}", value, "1 or more, or null")
-    if launch.num_processes is not None:
-        check_batch_reaches(run, launch.num_processes)
-
-
-def check_batch_reaches(run: RunSettings, num_processes: int) -> None:
-    """Refuse a step with fewer pairs than there are processes: one of them would never have work.
-
-    Raises: UserError naming both numbers.
-    """
-    if run.train.batch_size < num_processes:
-        raise UserError(
-            f"train.batch_size={run.train.batch_size} is less than the {num_processes} processes of this run",
-            f"raise it, or lower launch.num_processes to {run.train.batch_size}",
-        )
 
 
 def _require(holds: bool, key: str, value: Any, must_be: str) -> None:

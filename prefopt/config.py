@@ -30,7 +30,12 @@ NOT_IDENTITY = (
     "train.keep_checkpoints",
     "data.num_workers",
     "data.cache_dir",
+    "launch.num_nodes",
+    "launch.node_rank",
+    "launch.rendezvous",
+    "launch.gpus_per_node",
     "launch.threads_per_process",
+    "launch.timeout_minutes",
 )
 """Keys that do not decide the numbers: they may differ when a run is continued."""
 

@@ -162,7 +162,7 @@ def write_folder(
         write_whole(folder / "accelerate.yaml", accelerate_config(run, world))
     manifest = read_json(folder / MANIFEST) if state is State.RESUMED else None
     if manifest is None:
-        manifest = new_manifest(asdict(run), identity(run), prepared.fingerprint, asdict(world), words)
+        manifest = new_manifest(asdict(run), identity(run), prepared.fingerprint, world.recorded(), words)
     else:
         manifest["starts"].append(start_record(words))
     write_whole(folder / MANIFEST, _json(manifest))
@@ -185,7 +185,8 @@ def start_ranks(run: RunSettings, world: World, folder: Path, lock: Lock) -> int
 
 def _where(world: World) -> str:
     one, many = ("GPU", "GPUs") if world.device == "cuda" else ("CPU process", "CPU processes")
-    return f"{world.num_processes} {one if world.num_processes == 1 else many}"
+    nodes = f" of {world.num_nodes} nodes" if world.num_nodes > 1 else ""
+    return f"{world.num_processes} {one if world.num_processes == 1 else many}{nodes}"
 
 
 def _remove(folder: Path) -> None:

@@ -13,44 +13,65 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from prefopt.checks import check_batch_reaches
 from prefopt.errors import RunError, UserError
+from prefopt.launch_check import check_batch_reaches
 from prefopt.memory_check import check_device
+from prefopt.nodes import find_nodes, spread_ports
 from prefopt.settings import RunSettings
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
 class World:
-    """device: cpu or cuda. num_processes: ranks, all on this machine."""
+    """device: cpu or cuda. num_processes: ranks, over all nodes. node_rank: which of the nodes this one is."""
 
     device: str
     num_processes: int
+    num_nodes: int = 1
+    node_rank: int = 0
+
+    @property
+    def per_node(self) -> int:
+        """Ranks of each node."""
+        return self.num_processes // self.num_nodes
+
+    def recorded(self) -> dict[str, Any]:
+        """What the manifest keeps: that which is the same on every node."""
+        return {"device": self.device, "num_processes": self.num_processes, "num_nodes": self.num_nodes}
 
 
 def plan_world(run: RunSettings) -> World:
-    """Where the run takes place, by its settings and what this machine has.
+    """Where the run takes place, by its settings, SLURM's environment and what this machine has.
 
-    Raises: UserError where GPUs are asked for that are not there, or the batch is smaller than the world.
+    Raises: UserError where GPUs are asked for that are not there, settings do not fit the nodes, or the batch is
+        smaller than the world.
     """
     launch = run.launch
+    num_nodes, node_rank = find_nodes(launch)
     num_gpus = 0 if launch.device == "cpu" else count_gpus()
     if launch.device == "cuda" and num_gpus == 0:
         raise UserError(
             "launch.device=cuda: this machine shows no GPU", "launch.device=cpu, or see CUDA_VISIBLE_DEVICES"
         )
-    device = "cuda" if num_gpus else "cpu"
-    num_processes = launch.num_processes or num_gpus or 1
-    if device == "cuda" and num_processes > num_gpus:
+    if launch.gpus_per_node is not None and launch.gpus_per_node > num_gpus:
         raise UserError(
-            f"launch.num_processes={num_processes}, and this machine shows {num_gpus} GPU(s)",
-            f"launch.num_processes={num_gpus}, or launch.device=cpu",
+            f"launch.gpus_per_node={launch.gpus_per_node}, and this machine shows {num_gpus} GPU(s)",
+            f"launch.gpus_per_node={num_gpus}" if num_gpus else "leave it out, or see CUDA_VISIBLE_DEVICES",
+        )
+    device = "cuda" if num_gpus else "cpu"
+    num_processes = launch.num_processes or num_nodes * (launch.gpus_per_node or num_gpus or 1)
+    if device == "cuda" and num_processes > num_nodes * num_gpus:
+        each = "" if num_nodes == 1 else f" on {num_nodes} nodes"
+        raise UserError(
+            f"launch.num_processes={num_processes}{each}, and this machine shows {num_gpus} GPU(s)",
+            f"launch.num_processes={num_nodes * num_gpus}, or launch.device=cpu",
         )
     check_batch_reaches(run, num_processes)
     check_device(run, device)
-    return World(device, num_processes)
+    return World(device, num_processes, num_nodes, node_rank)
 
 
 def count_gpus() -> int:
@@ -84,8 +105,11 @@ def needs_accelerate(run: RunSettings, world: World) -> bool:
     return world.num_processes > 1 or run.deepspeed.config is not None
 
 
-def command(run: RunSettings, world: World, port: int) -> list[str]:
-    """The command line that starts the ranks of the run in `run.dir`."""
+def command(run: RunSettings, world: World, port: int, host: str = "") -> list[str]:
+    """The command line that starts this node's ranks of the run in `run.dir`.
+
+    host, port: where the ranks find each other; the host is node 0, and is told where there are several nodes.
+    """
     if not needs_accelerate(run, world):
         return [sys.executable, "-m", "prefopt.train", run.dir]
     # `--cpu` starts one process whatever --num_processes says; --multi_gpu with ACCELERATE_USE_CPU starts them all.
@@ -93,10 +117,18 @@ def command(run: RunSettings, world: World, port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "prefopt.accelerate_launch", run.dir),
         *("--config_file", str(Path(run.dir) / "accelerate.yaml")),
-        *(kind, "--num_machines", "1", "--num_processes", str(world.num_processes)),
+        *(kind, "--num_machines", str(world.num_nodes), "--num_processes", str(world.num_processes)),
         *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port)),
+        *(_several_nodes(run, world, host) if world.num_nodes > 1 else ()),
         *("-m", "prefopt.train", run.dir),
     ]
+
+
+def _several_nodes(run: RunSettings, world: World, host: str) -> list[str]:
+    # c10d, the other rendezvous, would let either node become the host of the store; static says that it is node 0.
+    flags = ["--machine_rank", str(world.node_rank), "--main_process_ip", host, "--rdzv_backend", "static"]
+    # Else accelerate hands over to DeepSpeed's launcher, which wants to reach the other nodes by ssh.
+    return flags + (["--deepspeed_multinode_launcher", "standard"] if run.deepspeed.config is not None else [])
 
 
 def accelerate_config(run: RunSettings, world: World) -> str:
@@ -106,7 +138,8 @@ def accelerate_config(run: RunSettings, world: World) -> str:
         "# The flags on the command line say the rest; this file keeps a default_config.yaml of the user's out.\n"
         "compute_environment: LOCAL_MACHINE\n"
         f"distributed_type: {kind}\n"
-        f"num_machines: 1\nnum_processes: {world.num_processes}\nmixed_precision: 'no'\nuse_cpu: false\ndebug: false\n"
+        f"num_machines: {world.num_nodes}\nnum_processes: {world.num_processes}\n"
+        "mixed_precision: 'no'\nuse_cpu: false\ndebug: false\n"
     )
 
 
@@ -120,7 +153,7 @@ def environment(run: RunSettings, world: World) -> dict[str, str]:
     }
     if needs_accelerate(run, world):
         # Else the launcher dies of a signal that it was not told of, or kills ranks that are still saving after 30 s.
-        added["PET_SIGNALS_TO_HANDLE"] = "SIGTERM,SIGINT,SIGHUP,SIGUSR1"
+        added["PET_SIGNALS_TO_HANDLE"] = ",".join(number.name for number in FORWARDED)
         added["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = "300"
     threads = num_threads(run, world)
     if threads is not None:
@@ -145,7 +178,7 @@ def num_threads(run: RunSettings, world: World) -> int | None:
         return None
     if os.environ.get("OMP_NUM_THREADS", "").isdigit():
         return int(os.environ["OMP_NUM_THREADS"])
-    return max(1, num_cores() // world.num_processes)
+    return max(1, num_cores() // world.per_node)
 
 
 def num_cores() -> int:
@@ -154,10 +187,15 @@ def num_cores() -> int:
 
 
 def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that is free now: inside a SLURM job one made of its number, so that no outgoing connection takes it."""
+    for port in (*spread_ports(os.getpid()), 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise RunError("this machine has no free port")
 
 
 def shown(arguments: list[str], added: dict[str, str]) -> str:

@@ -30,6 +30,9 @@ RUN, MANIFEST, LOCK, EXIT, RESULT = "run.yaml", "manifest.json", "lock.json", "e
 OURS = {RUN, MANIFEST, LOCK, EXIT, "data.json", "data_report.json", "left_out.jsonl", "accelerate.yaml"}
 """Files that the parent process writes: a folder with nothing else and no run.yaml is a start that was cut short."""
 
+DECIDING = ("device", "num_processes")
+"""What of the world must stay: on how many nodes the ranks are does not matter."""
+
 
 class State(Enum):
     """What a start finds."""
@@ -92,7 +95,7 @@ def find_state(folder: Path, run: RunSettings, world: Mapping[str, Any], fingerp
     if manifest is None:
         raise UserError(f"{folder} has {RUN} but no {MANIFEST}", "restore it, or take another folder by dir=FOLDER")
     found = differences(deciding(from_mapping(RunSettings, manifest["settings"])), deciding(run))
-    found += differences({"launch": manifest["world"]}, {"launch": dict(world)})
+    found += differences(*({"launch": {key: of[key] for key in DECIDING}} for of in (manifest["world"], world)))
     if fingerprint is not None:
         found += differences({"data": manifest["data_fingerprint"]}, {"data": fingerprint})
     if found:

@@ -160,11 +160,20 @@ class SampleSettings:
 
 @dataclass
 class LaunchSettings:
-    """Where it runs. num_processes: null means one per visible GPU, or one on CPU."""
+    """Where it runs. num_processes: over all nodes; null means one per GPU of every node, or one per node on CPU.
+
+    num_nodes, node_rank, rendezvous: null means what SLURM's environment says, else a single node. rendezvous:
+    HOST:PORT of node 0. timeout_minutes: how long nodes and ranks wait for each other.
+    """
 
     device: str = one_of("auto", "cpu", "cuda")
     num_processes: int | None = None
+    num_nodes: int | None = None
+    node_rank: int | None = None
+    rendezvous: str | None = None
+    gpus_per_node: int | None = None
     threads_per_process: int | None = None
+    timeout_minutes: float = 30.0
 
 
 @dataclass

@@ -157,7 +157,8 @@ def test_name_and_folder_follow_from_recipe_and_settings() -> None:
     [
         *("name=x", "dir=x", "tracker=tensorboard", "train.log_every=9", "train.save_every=5"),
         *("train.keep_checkpoints=3", "data.num_workers=2", "data.cache_dir=x", "launch.threads_per_process=2"),
-        *("loss.lam=1", "optim.lr=0.001"),
+        *("launch.num_nodes=2", "launch.node_rank=1", "launch.rendezvous=a:1", "launch.gpus_per_node=4"),
+        *("launch.timeout_minutes=1", "loss.lam=1", "optim.lr=0.001"),
     ],
 )
 def test_identity_stays_where_the_numbers_do(override: str) -> None:

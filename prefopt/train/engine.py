@@ -25,8 +25,6 @@ from prefopt.settings import RunSettings
 from prefopt.train.bfloat16 import Float32Updates
 from prefopt.train.optim import Updates, clip_gradients, make_optimizer, make_updates
 
-TIMEOUT = timedelta(minutes=30)
-
 
 class Engine:
     """One rank's share of the machine.
@@ -48,7 +46,8 @@ class Engine:
         cpu = run.launch.device == "cpu" or not torch.cuda.is_available()
         handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
         if "RANK" in os.environ:  # with DeepSpeed on CPU, accelerate takes every rank for a world of one unless told
-            handlers.append(InitProcessGroupKwargs(backend="gloo" if cpu else "nccl", timeout=TIMEOUT))
+            timeout = timedelta(minutes=run.launch.timeout_minutes)
+            handlers.append(InitProcessGroupKwargs(backend="gloo" if cpu else "nccl", timeout=timeout))
         self.accelerator = Accelerator(
             cpu=cpu and self.zero_stage is None,
             mixed_precision="bf16" if run.train.autocast == "bf16" else "no",
