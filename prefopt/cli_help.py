@@ -57,7 +57,7 @@ PLAN = """\
 usage: prefopt plan [options] [group=NAME ...] [key=value ...]
 
 What a run takes on a machine that need not be there: memory of a GPU by part, operations, traffic, time and disk of
-each stage, and whether it fits. Loads no weights. docs/plan.md has the formulas, and how far they are from what was measured.
+each stage, and whether it fits. Loads no weights. docs/plan.md has the formulas, and how far they were off.
 
   prefopt plan recipe=simpo_llama3_instruct launch.num_nodes=4 launch.gpus_per_node=8 --gpu a100-80
 

@@ -15,13 +15,13 @@ from prefopt.plan.workload import Workload
 from prefopt.settings import DeepSpeedSettings, LoraSettings, RunSettings
 
 COMFORT = 0.9
-"""Share of a device's memory up to which a run is said to fit: fragments and what the plan does not know take the rest."""
+"""Share of a device's memory up to which a run is said to fit: fragments and what nobody foresaw take the rest."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """word: fits, tight or does not fit. needed, memory: bytes of the stage that takes most, and of a device. stage: its
-    name. advice: sentences.
+    """word: fits, tight or does not fit. stage: that which takes most. needed, memory: bytes of it, and of a device.
+    advice: sentences.
     """
 
     word: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefopt.losses import make_loss
 from prefopt.plan.activations import logits_bytes
@@ -13,7 +13,7 @@ from prefopt.plan.place import Place, Wished, find_place
 from prefopt.plan.shape import Shape, model_shape
 from prefopt.plan.sharding import Sharding, Traffic, forward_traffic, precision_of, sharding_of, traffic_of
 from prefopt.plan.workload import Given, Workload, workload
-from prefopt.settings import RunSettings
+from prefopt.settings import ModelSettings, RunSettings
 
 TOKENS_PER_SECOND_OF_A_WORKER = 3e5
 """Tokenised by one process: 1,200 HH pairs a second of 250 tokens, docs/benchmarks.md."""
@@ -58,11 +58,12 @@ class Disk:
 
 @dataclass(frozen=True)
 class Estimate:
-    """All that is said of a run. compute, exchange, exposed: seconds of a step in products, on the network in all, and
+    """All that is said of a run. model: as the run names it. compute, exchange, exposed: seconds of a step in products, on the network in all, and
     of the latter those in which nothing is computed. assumed: sentences.
     """
 
     run: RunSettings
+    model: str
     shape: Shape
     place: Place
     sharding: Sharding
@@ -86,12 +87,13 @@ class Estimate:
         return sum(stage.total_seconds for stage in self.stages)
 
 
-def estimate(run: RunSettings, wished: Wished, given: Given) -> Estimate:
-    """The estimate of a checked run.
+def estimate(run: RunSettings, wished: Wished, given: Given, model: ModelSettings | None = None) -> Estimate:
+    """The estimate of a checked run. model: where its model really lies, if the run names it otherwise.
 
     Raises: UserError where model, data or machine are not known.
     """
-    loss = make_loss(run.loss)
+    loss, named = make_loss(run.loss), run.model.path
+    run = replace(run, model=model or run.model)
     shape = model_shape(run.model, "rewards" in loss.needs)
     precision = precision_of(run)
     place = find_place(run, wished, shape, precision.compute)
@@ -104,7 +106,7 @@ def estimate(run: RunSettings, wished: Wished, given: Given) -> Estimate:
     operations = step.total + work.extra_passes * step.forward
     traffic = traffic_of(shape, precision, sharding, work.micro_batches)
     compute, exchange = operations / place.rate, traffic.total / place.network.rate
-    hidden = compute if sharding.stage == 3 or sharding.engine == "fsdp" else step.backward / place.rate / work.micro_batches
+    hidden = compute if sharding.splits_weights else step.backward / place.rate / work.micro_batches
     exposed = max(0.0, exchange - hidden) if sharding.overlaps else exchange
 
     def forward_stage(name: str, times: int, amount: Amount, memory: Memory) -> Stage:
@@ -125,6 +127,7 @@ def estimate(run: RunSettings, wished: Wished, given: Given) -> Estimate:
     stages.append(Stage("save", work.saves, 2 * disk.checkpoint / DISK_RATE, 0, 0, memories.save, disk.checkpoint))
     return Estimate(
         run=run,
+        model=named,
         shape=shape,
         place=place,
         sharding=sharding,

@@ -115,7 +115,9 @@ def find_network(named: str | None, device: Device, num_nodes: int, devices_per_
         raise UserError(f"--interconnect {named} names two links of a kind", "one within nodes, one between them")
     for link in chosen:
         if link.between and num_nodes == 1:
-            raise UserError(f"--interconnect {link.name} has no effect: it joins nodes, and there is one", "leave it out")
+            raise UserError(
+                f"--interconnect {link.name} has no effect: it joins nodes, and there is one", "leave it out"
+            )
         if link.name == "nvlink" and not device.has_nvlink:
             raise UserError(f"--interconnect nvlink: {device.name} has none", "--interconnect pcie-4")
         if link.between:

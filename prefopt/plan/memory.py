@@ -66,7 +66,7 @@ def memory_of(
     live = own if needs & LIVE and (another or model.lora is None) else 0
     apart = own if needs & {"reference", "margins"} and another else 0
     framework = round(FRAMEWORK["cpu" if is_cpu else "gpu"])
-    gathers = states.buffers if sharding.stage == 3 or sharding.engine == "fsdp" else 0
+    gathers = states.buffers if sharding.splits_weights else 0
 
     def memory(host: int = 0, moment: str = "", **parts: int) -> Memory:
         whole = {"weights": states.weights, "masters": states.masters, "framework": framework, "reference": live}
@@ -85,18 +85,14 @@ def memory_of(
         logits=most.logits,
         buffers=states.buffers,
     )
-    update = memory(
-        inputs, "update", gradients=states.gradients, optimiser=states.optimiser, buffers=states.update
-    )
-    gathered = shape.base * precision.weights if sharding.stage == 3 or sharding.engine == "fsdp" else 0
+    update = memory(inputs, "update", gradients=states.gradients, optimiser=states.optimiser, buffers=states.update)
+    gathered = shape.base * precision.weights if sharding.splits_weights else 0
     return Memories(
         score=memory(
             gradients=kept, optimiser=ready, activations=forward + casts, buffers=gathers, reference=max(live, apart)
         ),
         train=max(backward, update, key=lambda m: m.total),
-        evaluate=memory(
-            gradients=kept, optimiser=states.optimiser, activations=forward + casts, buffers=gathers
-        ),
+        evaluate=memory(gradients=kept, optimiser=states.optimiser, activations=forward + casts, buffers=gathers),
         save=memory(gathered, gradients=kept, optimiser=states.optimiser, buffers=gathers),
         states=states,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from prefopt.errors import UserError
+from prefopt.launch_check import check_batch_reaches
 from prefopt.plan.machines import LINK_SHARE, Device, Network, find_device, find_network
 from prefopt.plan.shape import Shape
 from prefopt.ranks import count_gpus, num_cores
@@ -14,7 +15,7 @@ from prefopt.settings import RunSettings
 USUAL_GPU = "h100"
 
 GPU_SHARE = 0.4
-"""Of a GPU's peak rate that training of dense models reaches: 38 to 43 % on H100s, Llama 3, arXiv 2407.21783, table 4."""
+"""Of a GPU's peak rate in training: 38 to 43 % on H100s were published of Llama 3, arXiv 2407.21783, table 4."""
 CPU_SHARE = 0.75
 """Of the rate of a CPU's own matrix product: 62 to 85 % were measured, docs/benchmarks.md."""
 
@@ -73,6 +74,7 @@ def find_place(run: RunSettings, wished: Wished, shape: Shape, compute: int) -> 
         raise UserError(f"--mfu must be above 0 and at most 1, not {wished.mfu:g}", "0.4 for instance")
     num_nodes = launch.num_nodes or 1
     per_node = _ranks_per_node(run, num_nodes, device.name == "cpu")
+    check_batch_reaches(run, num_nodes * per_node)
     network = find_network(wished.interconnect, device, num_nodes, per_node)
     if device.name == "cpu":
         device, peak = _this_machine(device, shape, compute, per_node)
@@ -97,11 +99,6 @@ def find_place(run: RunSettings, wished: Wished, shape: Shape, compute: int) -> 
 def _ranks_per_node(run: RunSettings, num_nodes: int, is_cpu: bool) -> int:
     launch = run.launch
     if launch.num_processes is not None:
-        if launch.num_processes % num_nodes:
-            raise UserError(
-                f"launch.num_processes={launch.num_processes} is not a multiple of launch.num_nodes={num_nodes}",
-                "every node runs as many ranks",
-            )
         return launch.num_processes // num_nodes
     if is_cpu:
         return 1

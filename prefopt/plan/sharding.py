@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
@@ -24,7 +24,8 @@ class Sharding:
     engine: one, ddp, zero or fsdp. stage: of ZeRO: from 1 on optimiser states and masters are split, from 2 on
     gradients, from 3 on weights; FSDP splits what stage 3 splits. bucket: gradients that are exchanged at a time, in
     numbers, and buckets: how many of them lie in memory. live: numbers of whole weights at most, at stage 3.
-    overlaps: ranks talk while they compute. host_states, host_weights: kept in the host's memory.
+    overlaps: ranks talk while they compute. gathers_once: weights that were gathered for the forward pass stay for the
+    backward pass. host_states, host_weights: kept in the host's memory.
     """
 
     engine: str
@@ -34,6 +35,7 @@ class Sharding:
     buckets: int = 0
     live: int = 0
     overlaps: bool = True
+    gathers_once: bool = False
     host_states: bool = False
     host_weights: bool = False
 
@@ -47,8 +49,13 @@ class Sharding:
         offload = " and ".join(
             what for what, is_so in (("states", self.host_states), ("weights", self.host_weights)) if is_so
         )
-        kind = "FSDP" if self.engine == "fsdp" else f"ZeRO-{self.stage}"
+        kind = "FSDP2" if self.engine == "fsdp" else f"ZeRO-{self.stage}"
         return f"{kind} with {offload} on the host" if offload else kind
+
+    @property
+    def splits_weights(self) -> bool:
+        """Whether each rank holds a part of the weights only."""
+        return self.stage == 3
 
     def share(self, stage: int) -> int:
         """Over how many ranks that is split which is split from `stage` on."""
@@ -57,7 +64,11 @@ class Sharding:
 
 def sharding_of(run: RunSettings, ranks: int) -> Sharding:
     """What the recipe's engine splits over so many ranks, with DeepSpeed's own defaults where the recipe is silent."""
-    config = run.deepspeed.config
+    config, fsdp = run.deepspeed.config, _fsdp(run)
+    if fsdp is not None:
+        offload = bool(fsdp.get("cpu_offload"))
+        once = not fsdp.get("reshard_after_forward", True)
+        return Sharding("fsdp", ranks, stage=3, gathers_once=once, host_states=offload, host_weights=offload)
     if config is None:
         return Sharding("one" if ranks == 1 else "ddp", ranks)
     zero: dict[str, Any] = config.get("zero_optimization", {})
@@ -80,11 +91,19 @@ def sharding_of(run: RunSettings, ranks: int) -> Sharding:
     )
 
 
+def _fsdp(run: RunSettings) -> dict[str, Any] | None:
+    """FSDP2's keys; None where it is off."""
+    keys = asdict(run).get("fsdp") or {}
+    return keys if keys.get("strategy", "none") != "none" else None
+
+
 def precision_of(run: RunSettings) -> Precision:
-    """Bytes of the run's numbers. DeepSpeed's bfloat16 casts everything; without it adapters stay float32."""
+    """Bytes of the run's numbers. DeepSpeed's bfloat16 casts everything, FSDP2's whatever it gathers; without them
+    adapters stay float32.
+    """
     weights = 2 if run.model.dtype == "bfloat16" else 4
     low = run.train.autocast == "bf16"
-    if run.deepspeed.config is not None:
+    if run.deepspeed.config is not None or _fsdp(run) is not None:
         size = 2 if low or weights == 2 else 4
         return Precision(size, size, False)
     return Precision(weights, 4, low and weights == 4)
@@ -92,7 +111,7 @@ def precision_of(run: RunSettings) -> Precision:
 
 @dataclass(frozen=True)
 class States:
-    """Bytes of one rank. weights, gradients, masters, optimiser: on the device. host: of this rank in the host's memory.
+    """Bytes of one rank. weights, gradients, masters, optimiser: on the device. host: in the host's memory instead.
     buffers: what is exchanged or held whole while a step computes. update: what the update itself needs besides.
     saved: of the whole model, what a checkpoint holds: trained weights, masters, optimiser.
     """
@@ -109,8 +128,10 @@ class States:
 
 def states_of(shape: Shape, precision: Precision, sharding: Sharding, run: RunSettings, is_cpu: bool) -> States:
     """Weights, gradients, masters and optimiser of one rank, counted."""
-    trained = precision.adapters if shape.adapters else precision.weights
-    own = _weight_bytes(shape, precision, run.model.base)
+    trained = trained_bytes(shape, precision, sharding)
+    own = _weight_bytes(shape, precision, run.model.base) + shape.trainable * (
+        trained - _gathered_bytes(shape, precision)
+    )
     weights = own / sharding.share(3)
     gradients = shape.trainable * trained / sharding.share(2)
     masters_whole = 4 * shape.trainable if _has_masters(run, trained, sharding) else 0
@@ -133,6 +154,16 @@ def states_of(shape: Shape, precision: Precision, sharding: Sharding, run: RunSe
     )
 
 
+def _gathered_bytes(shape: Shape, precision: Precision) -> int:
+    """Of a trained weight as it computes."""
+    return precision.adapters if shape.adapters else precision.weights
+
+
+def trained_bytes(shape: Shape, precision: Precision, sharding: Sharding) -> int:
+    """Of a trained weight as a rank holds it, and of its gradient: FSDP2's shards of trained weights are float32."""
+    return 4 if sharding.engine == "fsdp" else _gathered_bytes(shape, precision)
+
+
 def optimiser_bytes(shape: Shape, name: str) -> int:
     """States of all trained weights; masters are not among them."""
     if name == "adamw":
@@ -140,9 +171,7 @@ def optimiser_bytes(shape: Shape, name: str) -> int:
     if name == "rmsprop":
         return 4 * shape.trainable
     if name == "adafactor":  # a row and a column for a matrix, every number for a vector
-        return 4 * sum(
-            prod(s[:-2]) * (s[-1] + s[-2]) if len(s) > 1 else prod(s) for s in shape.trainable_shapes
-        )
+        return 4 * sum(prod(s[:-2]) * (s[-1] + s[-2]) if len(s) > 1 else prod(s) for s in shape.trainable_shapes)
     # 8 bits twice, and a float32 scale for each 256 of both; tensors below 4096 numbers stay float32
     return round(sum((2 + 8 / 256) * prod(s) if prod(s) >= 4096 else 8 * prod(s) for s in shape.trainable_shapes))
 
@@ -158,6 +187,8 @@ def _has_masters(run: RunSettings, trained: int, sharding: Sharding) -> bool:
     """float32 copies of what is trained. ZeRO-1 and 2 keep a flat copy of float32 weights too, ZeRO-3 does not."""
     if sharding.engine == "zero":
         return trained == 2 or sharding.stage in (1, 2)
+    if sharding.engine == "fsdp":
+        return False  # its shards are float32
     return trained == 2 and run.optim.bfloat16_weights == "masters"
 
 
@@ -168,11 +199,16 @@ def _buffers(shape: Shape, precision: Precision, sharding: Sharding, trained: in
     bucket = min(sharding.bucket, shape.trainable) if is_cpu else sharding.bucket
     if sharding.ranks > 1 or not is_cpu:
         found += bucket * sharding.buckets * trained
-    if sharding.engine == "zero" and sharding.stage == 3 and sharding.ranks > 1:
-        found += min(sharding.live, shape.total) * precision.weights
-    if sharding.engine == "fsdp":  # the layer at hand and the next, head and embedding as one of them
-        found += (2 * shape.layer + shape.vocabulary * shape.hidden) * precision.compute
+    if sharding.splits_weights and sharding.ranks > 1:
+        found += min(_whole(shape, sharding), shape.total) * precision.weights
     return found
+
+
+def _whole(shape: Shape, sharding: Sharding) -> int:
+    """Numbers of weights that are whole at a time. FSDP2: embedding and head, the layer at hand and the next."""
+    if sharding.engine == "zero":
+        return sharding.live
+    return shape.total if sharding.gathers_once else shape.total - (shape.layers - 2) * shape.layer
 
 
 def _widest_trained(shape: Shape) -> int:
@@ -205,14 +241,15 @@ def traffic_of(shape: Shape, precision: Precision, sharding: Sharding, micro_bat
 
     DDP: the gradient is reduced to shares and gathered, at the last micro-batch. ZeRO-1: the same, but what is gathered
     are the updated weights. ZeRO-2: reduced at every micro-batch. ZeRO-3 and FSDP: so too, and the weights are gathered
-    for each forward and each backward pass (Rajbhandari et al. 2020, arXiv 1910.02054, section 7). micro_batches: of a rank.
+    for each forward and each backward pass (Rajbhandari et al. 2020, arXiv 1910.02054, section 7); FSDP2's gradients
+    travel as float32. micro_batches: of a rank.
     """
     ring = (sharding.ranks - 1) / sharding.ranks
-    trained = precision.adapters if shape.adapters else precision.weights
-    gradient = shape.trainable * trained * ring
-    if sharding.stage == 3 or sharding.engine == "fsdp":
+    gradient = shape.trainable * trained_bytes(shape, precision, sharding) * ring
+    if sharding.splits_weights:
         whole = (shape.base * precision.weights + shape.adapters * precision.adapters) * ring
-        return Traffic(round(micro_batches * gradient), round(2 * micro_batches * whole))
+        times = micro_batches * (1 if sharding.gathers_once else 2)
+        return Traffic(round(micro_batches * gradient), round(times * whole))
     if sharding.engine == "zero" and sharding.stage:
         times = micro_batches if sharding.stage == 2 else 1
         return Traffic(round(times * gradient), round(gradient))
@@ -221,7 +258,7 @@ def traffic_of(shape: Shape, precision: Precision, sharding: Sharding, micro_bat
 
 def forward_traffic(shape: Shape, precision: Precision, sharding: Sharding) -> int:
     """Bytes that each rank sends in one forward pass without gradients."""
-    if sharding.stage < 3 and sharding.engine != "fsdp":
+    if not sharding.splits_weights:
         return 0
     whole = shape.base * precision.weights + shape.adapters * precision.adapters
     return round(whole * (sharding.ranks - 1) / sharding.ranks)

@@ -42,7 +42,7 @@ def to_json(found: Estimate) -> str:
     values: dict[str, Any] = {
         "run": found.run.name,
         "model": {
-            "path": found.run.model.path,
+            "path": found.model,
             "source": found.shape.source,
             "parameters": found.shape.total,
             "trainable": found.shape.trainable,
@@ -69,7 +69,9 @@ def to_json(found: Estimate) -> str:
             "units_per_second": found.work.step.units / found.step_seconds,
         },
         "memory": {
-            name: _memory(getattr(memories, name)) for name in ("score", "train", "evaluate", "save") if _has(found, name)
+            name: _memory(getattr(memories, name))
+            for name in ("score", "train", "evaluate", "save")
+            if _has(found, name)
         },
         "sent_in_a_step": asdict(found.traffic),
         "stages": [{**asdict(stage), "memory": None, "total_seconds": stage.total_seconds} for stage in found.stages],
@@ -94,13 +96,15 @@ def _has(found: Estimate, stage: str) -> bool:
 def _head(found: Estimate) -> list[str]:
     place, shape, work = found.place, found.shape, found.work
     device = "CPU process" if place.is_cpu else place.device.name
-    nodes = f"{place.num_nodes} nodes of {place.per_node} {device}" if place.num_nodes > 1 else f"{place.per_node} {device}"
+    nodes = (
+        f"{place.num_nodes} nodes of {place.per_node} {device}" if place.num_nodes > 1 else f"{place.per_node} {device}"
+    )
     trained = "all trained" if shape.trainable == shape.total else f"{shape.trainable:,} trained"
     held_out = f", {work.evaluated.rows:,} held out" if work.evaluated.rows else ""
     times = f"{work.micro_batches:.3g} micro-batch{'es' if work.micro_batches != 1 else ''} a rank"
     return [
         f"{found.run.name}: {nodes}, {place.ranks} rank{'s' if place.ranks > 1 else ''}, {found.sharding.name}",
-        f"model: {found.run.model.path}, {shape.total:,} parameters, {trained} ({shape.source})",
+        f"model: {found.model}, {shape.total:,} parameters, {trained} ({shape.source})",
         f"data: {work.train.rows:,} rows{held_out} ({work.source})",
         f"run: {work.steps:,} steps of {work.step.units:,} {work.unit} and {work.step.tokens:,} tokens, {times}",
     ]
@@ -130,7 +134,9 @@ def _memory_table(found: Estimate) -> Any:
 def _print_verdict(found: Estimate, console: Console) -> None:
     verdict = found.verdict
     console.print(
-        f"{verdict.word}: {_gib(verdict.needed)} of {_gib(verdict.memory)} GiB, in stage {verdict.stage}", style="bold", **PLAIN
+        f"{verdict.word}: {_gib(verdict.needed)} of {_gib(verdict.memory)} GiB, in stage {verdict.stage}",
+        style="bold",
+        **PLAIN,
     )
     for sentence in verdict.advice:
         console.print(f"  {sentence}", highlight=False, markup=False)

@@ -156,10 +156,14 @@ def workload(run: RunSettings, shape: Shape, ranks: int, given: Given, *, flex: 
     cuts = [rows.cut(step, ranks, budget) for step in looked_at]
     amounts = [_amount(rows, step) for step in looked_at]
     heavy = [
-        _amount(rows, np.array(max((sum(share, ()) for share in c.micro_batches), key=lambda p: rows.work[list(p)].sum())))
+        _amount(
+            rows, np.array(max((sum(share, ()) for share in c.micro_batches), key=lambda p: rows.work[list(p)].sum()))
+        )
         for c in cuts
     ]
-    most = max((list(m) for c in cuts for share in c.micro_batches for m in share if m), key=lambda m: rows.costs[m].sum())
+    most = max(
+        (list(m) for c in cuts for share in c.micro_batches for m in share if m), key=lambda m: rows.costs[m].sum()
+    )
     longest = int(np.argmax(rows.costs))
     every_place = np.arange(len(rows))
     heaviest = [_geometry(rows, np.array(places), flex) for places in (most, [longest])]
@@ -247,14 +251,16 @@ def _assumed_sets(run: RunSettings, needs: frozenset[str], given: Given) -> Sets
     first = next((k for k in known if k is not None), None)
     if first is None and (given.prompt is None or given.response is None):
         raise _unknown(run.data.train[0].path, "--rows N --prompt-tokens P --response-tokens R")
-    prompt = given.prompt if given.prompt is not None else first.prompt if first else 0
-    response = given.response if given.response is not None else first.response if first else 0
+    prompt, response = (
+        own if own is not None else published
+        for own, published in zip(given[1:], (0, 0) if first is None else (first.prompt, first.response))
+    )
     responses = 2 if needs & SEVERAL else 1
-    said = "given" if given.prompt is not None and given.response is not None else f"{first.source if first else 'given'}"
+    said = "as given" if first is None or None not in given[1:] else first.source
     if prompt + response > run.data.max_length:
         raise UserError(
-            f"--prompt-tokens and --response-tokens make {prompt + response}, more than data.max_length={run.data.max_length}",
-            "lower them, or raise data.max_length",
+            f"{prompt} prompt tokens and {response} of a response are more than data.max_length={run.data.max_length}",
+            "--prompt-tokens and --response-tokens say other lengths",
         )
     held_out = []
     size = run.data.eval_size
@@ -272,8 +278,8 @@ def _assumed_sets(run: RunSettings, needs: frozenset[str], given: Given) -> Sets
             assumed.append(f"{name} has 1,000 rows")
         held_out.append(AssumedSet(name, count, prompt, response, responses))
     train = AssumedSet("train", max(1, rows), prompt, response, responses)
-    source = "--rows" if given.rows is not None else "published size"
-    return Sets(train, list(held_out), tuple(assumed), source, run.data.max_length)
+    origin = "--rows" if given.rows is not None else "published size"
+    return Sets(train, list(held_out), tuple(assumed), origin, run.data.max_length)
 
 
 def _published_rows(source: SourceSettings) -> int | None:
