@@ -58,8 +58,8 @@ class Disk:
 
 @dataclass(frozen=True)
 class Estimate:
-    """All that is said of a run. model: as the run names it. compute, exchange, exposed: seconds of a step in products, on the network in all, and
-    of the latter those in which nothing is computed. assumed: sentences.
+    """All that is said of a run. model: as the run names it. compute, exchange, exposed: seconds of a step in products,
+    on the network in all, and of the latter those in which nothing is computed. assumed: sentences.
     """
 
     run: RunSettings
