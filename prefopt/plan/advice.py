@@ -51,16 +51,18 @@ def _advice(
     run: RunSettings, shape: Shape, place: Place, sharding: Sharding, work: Workload, memory: int
 ) -> Iterator[str]:
     """What each change by itself would bring, and all that change no number together."""
-    together = run
+    together, num_merged = run, 0
     for words, changed in _changes(run, sharding, work):
         yield f"{words}: {_outcome(changed, shape, place, work, memory)}"
-        if changed.model.lora is None or run.model.lora is not None:
-            together = _merged(together, changed, run)
-    if together is not run:
-        yield f"all but adapters together: {_outcome(together, shape, place, work, memory)}"
-    if sharding.stage < 3:
-        return
-    yield "more nodes or GPUs: weights, gradients and states are divided among them"
+        merged = _merged(together, changed, run)
+        together, num_merged = merged, num_merged + (merged is not together)
+    if num_merged > 1:
+        yield f"all that change no number, together: {_outcome(together, shape, place, work, memory)}"
+    if run.model.lora is None and num_merged:
+        adapted = replace(together, model=replace(together.model, lora=LoraSettings()))
+        yield f"and adapters: {_outcome(adapted, shape, place, work, memory)}"
+    if sharding.splits_weights:
+        yield "more nodes or GPUs: weights, gradients and states are divided among them"
 
 
 def _changes(run: RunSettings, sharding: Sharding, work: Workload) -> Iterator[tuple[str, RunSettings]]:
@@ -85,8 +87,8 @@ def _merged(together: RunSettings, changed: RunSettings, run: RunSettings) -> Ru
         return replace(together, deepspeed=changed.deepspeed)
     if changed.train != run.train:
         return replace(together, train=changed.train)
-    if changed.model.dtype != run.model.dtype:
-        return together  # another precision changes numbers
+    if changed.model.checkpoint_every == run.model.checkpoint_every:
+        return together  # another precision, or adapters: they change the numbers
     return replace(together, model=replace(together.model, checkpoint_every=changed.model.checkpoint_every))
 
 

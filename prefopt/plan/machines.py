@@ -20,16 +20,17 @@ LINK_SHARE = 0.75
 @dataclass(frozen=True)
 class Device:
     """name. memory: bytes; 0: as much as this machine has. bf16, float32: operations a second at most, dense products.
-    link: bytes a second to another device of its node, one direction. source: who says so. has_nvlink: of `link`.
+    link: what joins it to the other devices of its node; rate: of it, bytes a second, one direction. source: who says
+    so.
     """
 
     name: str
     memory: float
     bf16: float
     float32: float
-    link: float
+    link: str
+    rate: float
     source: str
-    has_nvlink: bool = False
 
 
 PCIE4, PCIE5 = 32 * GIGA, 64 * GIGA
@@ -37,14 +38,14 @@ PCIE4, PCIE5 = 32 * GIGA, 64 * GIGA
 DEVICES = {
     device.name: device
     for device in (
-        Device("h200", 140.4 * GIB, 989.4 * TERA, 66.9 * TERA, 450 * GIGA, "NVIDIA H200 SXM data sheet", True),
-        Device("h100", 79.6 * GIB, 989.4 * TERA, 66.9 * TERA, 450 * GIGA, "NVIDIA H100 SXM data sheet", True),
-        Device("h100-pcie", 79.6 * GIB, 756.4 * TERA, 51.2 * TERA, PCIE5, "NVIDIA H100 PCIe data sheet"),
-        Device("a100-80", 79.3 * GIB, 312 * TERA, 19.5 * TERA, 300 * GIGA, "NVIDIA A100 SXM data sheet", True),
-        Device("a100-40", 39.4 * GIB, 312 * TERA, 19.5 * TERA, 300 * GIGA, "NVIDIA A100 SXM data sheet", True),
-        Device("l40s", 44.5 * GIB, 362.0 * TERA, 91.6 * TERA, PCIE4, "NVIDIA L40S data sheet"),
-        Device("4090", 23.5 * GIB, 165.2 * TERA, 82.6 * TERA, PCIE4, "NVIDIA Ada architecture paper"),
-        Device("cpu", 0, 0, 0, 1 * GIGA, "this machine, its matrix product measured now"),
+        Device("h200", 140.4 * GIB, 989.4 * TERA, 66.9 * TERA, "nvlink", 450 * GIGA, "NVIDIA H200 SXM data sheet"),
+        Device("h100", 79.6 * GIB, 989.4 * TERA, 66.9 * TERA, "nvlink", 450 * GIGA, "NVIDIA H100 SXM data sheet"),
+        Device("h100-pcie", 79.6 * GIB, 756.4 * TERA, 51.2 * TERA, "pcie-5", PCIE5, "NVIDIA H100 PCIe data sheet"),
+        Device("a100-80", 79.3 * GIB, 312 * TERA, 19.5 * TERA, "nvlink", 300 * GIGA, "NVIDIA A100 SXM data sheet"),
+        Device("a100-40", 39.4 * GIB, 312 * TERA, 19.5 * TERA, "nvlink", 300 * GIGA, "NVIDIA A100 SXM data sheet"),
+        Device("l40s", 44.5 * GIB, 362.0 * TERA, 91.6 * TERA, "pcie-4", PCIE4, "NVIDIA L40S data sheet"),
+        Device("4090", 23.5 * GIB, 165.2 * TERA, 82.6 * TERA, "pcie-4", PCIE4, "NVIDIA Ada architecture paper"),
+        Device("cpu", 0, 0, 0, "loopback", 1 * GIGA, "this machine, its matrix product measured now"),
     )
 }
 """float32 is the rate without TF32, which torch leaves off. Memory is what the driver shows of the published size."""
@@ -105,8 +106,7 @@ def find_network(named: str | None, device: Device, num_nodes: int, devices_per_
 
     Raises: UserError for a name that there is not, or that has no effect.
     """
-    own = "nvlink" if device.has_nvlink else "its link"
-    within, within_rate = own, device.link
+    within, within_rate = device.link, device.rate
     between, between_rate = None, float("inf")
     chosen = [_find("--interconnect", name, LINKS) for name in (named or "").split(",") if name]
     if num_nodes > 1 and not any(link.between for link in chosen):
@@ -118,7 +118,7 @@ def find_network(named: str | None, device: Device, num_nodes: int, devices_per_
             raise UserError(
                 f"--interconnect {link.name} has no effect: it joins nodes, and there is one", "leave it out"
             )
-        if link.name == "nvlink" and not device.has_nvlink:
+        if link.name == "nvlink" and device.link != "nvlink":
             raise UserError(f"--interconnect nvlink: {device.name} has none", "--interconnect pcie-4")
         if link.between:
             between, between_rate = link.name, link.rate * (1 if link.is_of_node else devices_per_node)

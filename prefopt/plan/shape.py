@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,8 @@ def shape_of(config: dict[str, Any], settings: ModelSettings, source: str, has_s
     if settings.lora is not None:
         from prefopt.model.load import with_adapters
 
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what peft says of a model that will never run
             model = with_adapters(model, settings.lora, "SEQ_CLS" if has_scalar_head else "CAUSAL_LM")
         adapters = sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name)
     text = made.get_text_config()

@@ -95,10 +95,8 @@ def _has(found: Estimate, stage: str) -> bool:
 
 def _head(found: Estimate) -> list[str]:
     place, shape, work = found.place, found.shape, found.work
-    device = "CPU process" if place.is_cpu else place.device.name
-    nodes = (
-        f"{place.num_nodes} nodes of {place.per_node} {device}" if place.num_nodes > 1 else f"{place.per_node} {device}"
-    )
+    devices = f"{place.per_node} x {place.device.name}"
+    nodes = f"{place.num_nodes} nodes of {devices}" if place.num_nodes > 1 else devices
     trained = "all trained" if shape.trainable == shape.total else f"{shape.trainable:,} trained"
     held_out = f", {work.evaluated.rows:,} held out" if work.evaluated.rows else ""
     times = f"{work.micro_batches:.3g} micro-batch{'es' if work.micro_batches != 1 else ''} a rank"
