@@ -10,6 +10,8 @@ beside what the plan says without what it assumes of the libraries. Speed: that 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -22,6 +24,8 @@ from bench.llama import SHAPES, Shape, make_model
 from bench.pair_rows import mix
 from rich.console import Console
 from rich.table import Table
+
+from prefopt.cli import main as main_of_prefopt
 
 HERE = Path(__file__).resolve().parent
 MIB = 2**20
@@ -41,7 +45,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "bfloat16, adapters": (BF16, LORA),
     "float32, adafactor": ("optim=adafactor",),
     "float32, reference (dpo)": ("loss=dpo",),
-    "float32, large vocabulary": ("model.path={bed}/large",),
+    "float32, large vocabulary": ("model.path=BED/large",),
     "2 ranks, DDP": (TWO,),
     "2 ranks, ZeRO-1": (TWO, "deepspeed=zero1"),
     "2 ranks, ZeRO-2": (TWO, "deepspeed=zero2"),
@@ -62,8 +66,8 @@ def main() -> None:
         bed = Path(folder)
         _make_bed(bed)
         for number, name in enumerate(arguments.cases or CASES):
-            overrides = tuple(o.format(bed=bed) for o in CASES[name])
-            engine = tuple(o for o in overrides if o.startswith(("launch.", "deepspeed=")) or o in (LORA, BF16))
+            overrides = tuple(o.replace("BED", str(bed)) for o in CASES[name])
+            engine = tuple(o for o in overrides if o.startswith(("launch.", "deepspeed=")) or o == LORA)
             if engine not in bases:
                 bases[engine] = _train(bed, f"base-{len(bases)}", (*engine, f"model.path={bed}/nothing"))["peak"]
             planned, measured = _plan(bed, overrides), _train(bed, f"run-{number}", overrides)
@@ -108,7 +112,12 @@ def _overrides(bed: Path, overrides: tuple[str, ...]) -> list[str]:
 
 
 def _plan(bed: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
-    return json.loads(_run(["plan", *_overrides(bed, overrides), "--gpu", "cpu", "--json"]))
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = main_of_prefopt(["plan", *_overrides(bed, overrides), "--gpu", "cpu", "--json"])
+    if code:
+        raise RuntimeError(f"prefopt plan ended with {code}")
+    return json.loads(said.getvalue())
 
 
 def _train(bed: Path, name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
@@ -124,7 +133,7 @@ def _train(bed: Path, name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _run(words: list[str]) -> str:
+def _run(words: list[str]) -> None:
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "prefopt.cli", *words], env=environment, capture_output=True, text=True
@@ -133,7 +142,6 @@ def _run(words: list[str]) -> str:
         raise RuntimeError(
             f"{' '.join(words)} ended with {done.returncode}: {done.stdout[-1500:]}{done.stderr[-1500:]}"
         )
-    return done.stdout
 
 
 def _print(found: dict[str, dict[str, Any]]) -> None:
