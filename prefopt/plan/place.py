@@ -9,7 +9,7 @@ from prefopt.errors import UserError
 from prefopt.launch_check import check_batch_reaches
 from prefopt.plan.machines import LINK_SHARE, Device, Network, find_device, find_network
 from prefopt.plan.shape import Shape
-from prefopt.ranks import count_gpus, num_cores
+from prefopt.ranks import World, count_gpus, num_cores, num_threads
 from prefopt.settings import RunSettings
 
 USUAL_GPU = "h100"
@@ -77,7 +77,8 @@ def find_place(run: RunSettings, wished: Wished, shape: Shape, compute: int) -> 
     check_batch_reaches(run, num_nodes * per_node)
     network = find_network(wished.interconnect, device, num_nodes, per_node)
     if device.name == "cpu":
-        device, peak = _this_machine(device, shape, compute, per_node)
+        threads = num_threads(run, World("cpu", num_nodes * per_node, num_nodes)) or 1
+        device, peak = _this_machine(device, shape, compute, per_node, threads)
     else:
         peak = device.bf16 if compute == 2 else device.float32
     share = wished.mfu or (CPU_SHARE if device.name == "cpu" else GPU_SHARE)
@@ -105,27 +106,31 @@ def _ranks_per_node(run: RunSettings, num_nodes: int, is_cpu: bool) -> int:
     return launch.gpus_per_node or count_gpus() or 1
 
 
-def _this_machine(device: Device, shape: Shape, compute: int, ranks: int) -> tuple[Device, float]:
-    """This machine's memory and matrix rate, divided among ranks."""
+def _this_machine(device: Device, shape: Shape, compute: int, ranks: int, threads: int) -> tuple[Device, float]:
+    """This machine's memory, divided among ranks, and the matrix rate of one with so many threads."""
     import psutil
 
-    rate = _matrix_rate(shape, compute) / ranks
+    rate = _matrix_rate(shape, compute, threads) * min(1.0, num_cores() / (ranks * threads))
     memory = psutil.virtual_memory().total / ranks
     return replace(device, memory=memory, bf16=rate, float32=rate), rate
 
 
-def _matrix_rate(shape: Shape, compute: int) -> float:
-    """Operations a second of one of the model's own matrix products on all cores, best of five."""
+def _matrix_rate(shape: Shape, compute: int, threads: int) -> float:
+    """Operations a second of one of the model's own linear maps, forward and both products backward, best of five."""
     import time
 
     import torch
 
-    torch.set_num_threads(num_cores())
+    torch.set_num_threads(threads)
     kind = torch.bfloat16 if compute == 2 else torch.float32
-    a, b = torch.randn(512, shape.hidden).to(kind), torch.randn(shape.hidden, shape.inner).to(kind)
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - start)
-    return 2 * 512 * shape.hidden * shape.inner / best
+    x, gradient = torch.randn(512, shape.hidden).to(kind), torch.randn(512, shape.inner).to(kind)
+    weight = torch.randn(shape.inner, shape.hidden).to(kind)
+    seconds = 0.0
+    for a, b in ((x, weight.T), (gradient, weight), (gradient.T, x)):
+        best = float("inf")
+        for _ in range(5):
+            start = time.perf_counter()
+            a @ b
+            best = min(best, time.perf_counter() - start)
+        seconds += best
+    return 3 * 2 * 512 * shape.hidden * shape.inner / seconds
