@@ -51,6 +51,7 @@ def _dispatch(words: list[str]) -> int:
         "train": _train,
         "sweep": _sweep,
         "data": _data,
+        "plan": _plan,
         "losses": _losses,
     }
     if words[0] not in commands:
@@ -203,6 +204,33 @@ def _data(words: list[str]) -> int:
 
     check(composition.run)
     return show_data(composition.run, options.rows)
+
+
+def _plan(words: list[str]) -> int:
+    parser = _Parser()
+    for name in ("--gpu", "--interconnect"):
+        parser.add_argument(name)
+    parser.add_argument("--mfu", type=float)
+    for name in ("--rows", "--prompt-tokens", "--response-tokens"):
+        parser.add_argument(name, type=int)
+    parser.add_argument("--json", action="store_true")
+    options = parser.read(words)
+    if options.help:
+        print(cli_help.PLAN, end="")
+        return 0
+    composition = _compose(options)
+    from prefopt.checks import check
+    from prefopt.plan.command import plan
+    from prefopt.plan.place import Wished
+    from prefopt.plan.workload import Given
+
+    check(composition.run)
+    return plan(
+        composition.run,
+        Wished(options.gpu, options.interconnect, options.mfu),
+        Given(options.rows, options.prompt_tokens, options.response_tokens),
+        as_json=options.json,
+    )
 
 
 def _losses(words: list[str]) -> int:

@@ -15,6 +15,7 @@ commands:
   train    train a run, or go on with one               prefopt train recipe=quickstart
   sweep    how a sweep stands; go on with it             prefopt sweep status
   data     show what would be trained on, row by row     prefopt data recipe=quickstart
+  plan     what a run takes of memory, time and disk     prefopt plan recipe=simpo_llama3_instruct
   losses   the methods; one method's equation, source    prefopt losses orpo
 
 options:
@@ -71,6 +72,25 @@ Show what would be trained on: counts, the first rows with the trained tokens ma
 options:
   --rows N            rows to show (default: 3)
   --config-dir DIR    a folder of your own recipes
+"""
+
+PLAN = """\
+usage: prefopt plan [options] [group=NAME ...] [key=value ...]
+
+What a run takes on a machine that need not be there: memory of a GPU by part, operations, traffic, time and disk of
+each stage, and whether it fits. Loads no weights. docs/plan.md has the formulas, and how far they were off.
+
+  prefopt plan recipe=simpo_llama3_instruct launch.num_nodes=4 launch.gpus_per_node=8 --gpu a100-80
+
+options:
+  --gpu NAME            h200, h100, h100-pcie, a100-80, a100-40, l40s, 4090, or cpu: this machine (default: h100)
+  --interconnect NAMES  nvlink, pcie-4 or pcie-5 within nodes; infiniband-400 or -200, ethernet-400, -100, -25 or -10
+                        between them; one of each with a comma (default: the GPU's own link, infiniband-400)
+  --mfu SHARE           of the peak rate that is reached (default: 0.4; of a CPU's matrix product 0.75)
+  --rows N, --prompt-tokens P, --response-tokens R
+                        the data, where it is not on this machine (default: what is published of a known set)
+  --json                everything as JSON, in bytes, seconds and operations
+  --config-dir DIR      a folder of your own recipes
 """
 
 LOSSES = """\

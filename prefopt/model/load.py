@@ -113,7 +113,7 @@ def _policy(kind: type[P], model: Any, settings: ModelSettings, adapters: bool, 
     has_adapters = settings.lora is not None and adapters
     if settings.lora is not None and adapters:
         model.name_or_path = settings.path  # what the adapter names as its base: a hub name stays one
-        model = _with_adapters(model, settings.lora, task)
+        model = with_adapters(model, settings.lora, task)
     policy = kind(model, "shared" if settings.layout == "auto" else settings.layout, has_adapters)
     if settings.checkpoint_every is not None:
         recompute_layers(policy.pretrained, settings.checkpoint_every, settings.offload_activations)
@@ -129,7 +129,11 @@ def stored_tensors(folder: Path) -> set[str]:
     return names
 
 
-def _with_adapters(model: Any, lora: LoraSettings, task: str) -> Any:
+def with_adapters(model: Any, lora: LoraSettings, task: str) -> Any:
+    """A transformers model with the adapters of `lora` on it. task: peft's name of what the model does.
+
+    Raises: UserError where no module has the names that `lora` targets.
+    """
     from peft import LoraConfig, get_peft_model  # seconds of imports that only LoRA runs need
 
     config = LoraConfig(
