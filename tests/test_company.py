@@ -108,6 +108,18 @@ def test_another_job_at_the_same_port_leads_to_the_next() -> None:
         waiting()
 
 
+def test_somebody_else_who_knocks_is_turned_away() -> None:
+    place = meeting(*two_ports())
+    listener = Listener(place)
+    head = aside(lambda: listener.gather(hello(0), 2, 0.2))
+    for words in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b""):
+        with socket.create_connection((place.host, listener.port)) as stranger:
+            stranger.sendall(words)
+    node = connect(place, hello(1), 0.2, lambda line: None)
+    assert len(head()) == 1
+    node.close()
+
+
 def test_two_commands_for_one_node_are_refused() -> None:
     head, nodes = meet(hello(1), hello(1))
     with pytest.raises(UserError, match=r"node 1 \(.*\) is there already"):
