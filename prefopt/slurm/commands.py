@@ -17,6 +17,9 @@ from prefopt.errors import RunError
 PATIENCE = 30.0
 """Seconds that a command may take. Without a controller some of them try for minutes."""
 
+OUTSIDE = ("SLURM_CONF", "SLURM_CLUSTERS")
+"""Variables of SLURM that say where it is, and not which job this is."""
+
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 RUNNING = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
 """SLURM's states of jobs that will run (again) and of those that are running; in all others a job has ended."""
@@ -25,10 +28,8 @@ LIMITS = (
     "qos policy",  # Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)
     "submitjob",  # AssocMaxSubmitJobLimit, QOSMaxSubmitJobPerUserLimit
     "invalid job array specification",  # more than MaxArraySize
-    "temporarily unable to accept",  # MaxJobCount; sbatch would try on and on
-    "maximum number of jobs",
 )
-"""Words of sbatch that say "not now" or "not so many", not "never"."""
+"""Words of sbatch that may mean "not so many"."""
 
 
 class SlurmError(RunError):
@@ -36,7 +37,7 @@ class SlurmError(RunError):
 
 
 class LimitError(SlurmError):
-    """sbatch refused because of a limit on the number of jobs: fewer, or later, will do."""
+    """sbatch refused because of a limit that fewer jobs may keep."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,17 @@ def _shell_code(status: int) -> int:
 
 def _run(arguments: list[str], patience: float = PATIENCE) -> str:
     """Its output. Raises: LimitError or SlurmError in its own words."""
+    # Of a job that this may run in, nothing: sbatch and srun would take its memory and tasks for what is asked for.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_") or key in OUTSIDE}
     try:
         done = subprocess.run(
-            arguments, capture_output=True, text=True, check=False, timeout=patience, stdin=subprocess.DEVNULL
+            arguments,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=patience,
+            stdin=subprocess.DEVNULL,
+            env=environment,
         )
     except FileNotFoundError:
         raise SlurmError(

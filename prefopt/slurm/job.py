@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -33,21 +34,25 @@ def main(log: Path, max_requeues: int, submitted: str, words: list[str]) -> int:
 
     submitted: the identity of the run. A job may wait for days, and meanwhile its recipe may have been edited.
     """
-    if int(os.environ.get("SLURM_NODEID", "0")):
-        return _train(words)[0]
-    requeue_file(log).unlink(missing_ok=True)
+    is_first = not int(os.environ.get("SLURM_NODEID", "0"))
+    note = partial(write_record, log) if is_first else _say_nothing
     record = Record(_job_id(), "running", int(os.environ.get("SLURM_RESTART_COUNT", "0")), host=socket.gethostname())
+    # What ends a job at once ends it on every node: those that went on would wait for the one that did not.
     if cancel_file(log).exists():
-        write_record(log, replace(record, state="ended", exit_code=SAVED, says="cancelled"))
+        note(replace(record, state="ended", exit_code=SAVED, says="cancelled"))
         return SAVED
-    write_record(log, record)
-    print(f"{STARTS} (SLURM job {record.slurm_job}, start {record.restarts + 1}, on {record.host})", flush=True)
+    note(record)
+    if is_first:
+        requeue_file(log).unlink(missing_ok=True)
+        print(f"{STARTS} (SLURM job {record.slurm_job}, start {record.restarts + 1}, on {record.host})", flush=True)
     try:
         _check_same(submitted, words)
     except UserError as error:
-        write_record(log, replace(record, state="ended", exit_code=error.exit_code, says=error.message))
+        note(replace(record, state="ended", exit_code=error.exit_code, says=error.message))
         raise
     code, received = _train(words)
+    if not is_first:
+        return code
     ended = replace(record, state="ended", exit_code=code)
     if received is not None and code in STOPPED_CODES:
         ended = _after_stop(log, ended, received, max_requeues)
@@ -56,6 +61,10 @@ def main(log: Path, max_requeues: int, submitted: str, words: list[str]) -> int:
     if ended.state == "requeued":
         requeue_file(log).touch()  # last: the script acts on it
     return code
+
+
+def _say_nothing(record: Record) -> None:
+    """What the other nodes write down."""
 
 
 def _check_same(submitted: str, words: list[str]) -> None:

@@ -109,4 +109,4 @@ def _render(command: str, folder: Path, parameters: dict[str, Any]) -> str:
         raise UserError(
             "hydra/launcher=slurm needs submitit, which is not installed", 'pip install "prefopt[slurm]"'
         ) from None
-    return _make_sbatch_string(command=command, folder=folder, **parameters)
+    return _make_sbatch_string(command=command, folder=folder, **parameters) + "\n"

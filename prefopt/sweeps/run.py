@@ -73,7 +73,7 @@ def sweep(
         assert isinstance(launcher, SlurmLauncher)
         for job in jobs:
             made.place(job)
-        print(launcher.script([job for job in jobs if job.state != DONE]))
+        print(launcher.script([job for job in jobs if job.state != DONE]), end="")
         return 0
     with locked(folder):
         before = load(folder)

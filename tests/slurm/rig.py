@@ -13,8 +13,8 @@ from typing import Any
 
 import tiny
 
-LONG = ["train.epochs=250", "train.eval_every=never", "train.save_every=never", "train.log_every=20"]
-"""2000 steps: half a minute, in which a run can be caught."""
+LONG = ["train.epochs=100", "train.eval_every=never", "train.save_every=never", "train.log_every=20"]
+"""800 steps: some twenty seconds, in which a run can be caught."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Cluster:
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout.strip()
 
-    def wait_for_end(self, *jobs: str, seconds: float = 120) -> None:
+    def wait_for_end(self, *jobs: str, seconds: float = 240) -> None:
         """Until the queue holds none of these jobs."""
         wait_until(lambda: not self.run("squeue", "--noheader", f"--jobs={','.join(jobs)}"), seconds)
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 240) -> None:
     """Look every second; the test fails where it does not come true."""
     deadline = time.monotonic() + seconds
     while not holds():
@@ -84,7 +84,7 @@ class Desk:
     def states(self) -> list[str]:
         return [job["state"] for job in self.status()]
 
-    def wait_for(self, *states: str, seconds: float = 150) -> list[dict[str, Any]]:
+    def wait_for(self, *states: str, seconds: float = 300) -> list[dict[str, Any]]:
         """The jobs once they have these states."""
         wait_until(lambda: tuple(self.states()) == states, seconds)
         return self.status()

@@ -51,8 +51,8 @@ def test_sweep_with_a_failed_and_a_preempted_job(desk: Desk) -> None:
     (sweep,) = (desk.folder / "sweeps").iterdir()
     assert len(list(sweep.glob("slurm-*.sh"))) == 1
 
-    wait_until(lambda: desk.steps(desk.status()[3]) > 40)
     job = desk.status()[3]
+    wait_until(lambda: desk.steps(job) > 40)
     node = desk.cluster.run("squeue", "--noheader", f"--jobs={job['handle']['slurm_job']}", "--format=%N")
     urgent = desk.cluster.run(
         *("sbatch", "--parsable", "--partition=urgent", f"--nodelist={node}", "--exclusive", "--output=/dev/null"),
@@ -74,10 +74,10 @@ def test_sweep_with_a_failed_and_a_preempted_job(desk: Desk) -> None:
     log = desk.log(jobs[3])
     assert "stopped by SIGTERM, goes back into the queue" in log
     assert "start 2" in log
-    assert 0 < int(log.split("resuming after step ")[1].split(" ")[0]) < 2000
+    assert 0 < int(log.split("resuming after step ")[1].split(" ")[0]) < 800
     steps = [line["step"] for line in tiny.metrics(desk.folder / jobs[3]["dir"]) if "loss" in line]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 2000
+    assert steps[-1] == 800
     assert "3 done" in desk.prefopt("sweep", "status", code=1)
 
     assert desk.log(jobs[2]).count("prefopt job starts") == 2
@@ -95,7 +95,8 @@ def test_two_nodes_give_the_numbers_of_one_process(desk: Desk) -> None:
     assert len(one) == len(two) > 16
     for ours, theirs in zip(one, two, strict=True):
         for key in ("loss", "grad_norm", "eval/heldout/loss"):
-            assert ours.get(key) == pytest.approx(theirs.get(key), rel=1e-5)
+            assert (key in ours) == (key in theirs)
+            assert ours.get(key, 0.0) == pytest.approx(theirs.get(key, 0.0), rel=1e-5)
 
 
 def test_cancel_and_resume_without_accounting(tmp_path: Path, plain_cluster: Cluster, material: Path) -> None:
@@ -105,7 +106,8 @@ def test_cancel_and_resume_without_accounting(tmp_path: Path, plain_cluster: Clu
         *("train", "-m", "hydra/launcher=slurm", "hydra.launcher.array_parallelism=1"),
         *desk.overrides(*LONG, "train.seed=1,2"),
     )
-    wait_until(lambda: desk.steps(desk.status()[0]) > 40)
+    job = desk.status()[0]
+    wait_until(lambda: desk.steps(job) > 40)
     assert desk.states() == ["running", "queued"]
     assert "stopped: job 1, 2" in desk.prefopt("sweep", "cancel")
     jobs = desk.wait_for("preempted", "preempted", seconds=60)
