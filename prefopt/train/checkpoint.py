@@ -78,7 +78,7 @@ def save(engine: Engine, folder: Path, progress: Progress, keep: int) -> Path:
             "free some space and give the same command again: it goes on from the last checkpoint",
         )
     if engine.is_main:
-        _seal(temporary, progress, {"processes": engine.world_size, "engine": engine.run.engine})
+        _seal(temporary, progress, _maker(engine))
         temporary.rename(final)
         _sync(folder)
         _prune(folder, keep, progress.best_step)
@@ -113,15 +113,16 @@ def load(engine: Engine, path: Path) -> str:
     """
     engine.kind.restore(SavedParts(path), with_optimizer=True)
     made_by = json.loads((path / MANIFEST).read_text())["made_by"]
-    if made_by["processes"] != engine.world_size:
+    if (made_by["processes"], made_by["device"]) != (engine.world_size, engine.device.type):
         # Of no meaning to other ranks; what they draw from here on follows from the seed and the checkpoint alone.
         words = [engine.run.train.seed, int(path.name.removeprefix("step-")), engine.rank]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
         has_dropout = engine.run.model.lora is not None and engine.run.model.lora.dropout > 0
-        return f"dropout draws other numbers than {made_by['processes']} processes would" if has_dropout else ""
+        there = f"{made_by['processes']} processes on {made_by['device']}"
+        return f"dropout draws other numbers than {there} would" if has_dropout else ""
     states = load_file(path / f"random-{engine.rank}.safetensors")
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states and engine.device.type == "cuda":
+    if "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"])
     return ""
 
@@ -129,6 +130,10 @@ def load(engine: Engine, path: Path) -> str:
 def load_weights(engine: Engine, path: Path) -> None:
     """Only the weights (of the best checkpoint, at the end)."""
     engine.kind.restore(SavedParts(path), with_optimizer=False)
+
+
+def _maker(engine: Engine) -> dict[str, Any]:
+    return {"processes": engine.world_size, "device": engine.device.type, "engine": engine.run.engine}
 
 
 def _write_state(engine: Engine, folder: Path) -> None:

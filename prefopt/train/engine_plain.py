@@ -132,18 +132,12 @@ class Plain:
         """Go on from a checkpoint of whatever engine; every rank must call."""
         known_by_name = {name: (weight, known) for name, weight, known in self._known()}
         saved.check_names(known_by_name)
-        states: dict[Parameter, dict[str, Any]] = {}
         for name, (weight, known) in known_by_name.items():
             for held in {id(t): t for t in (weight, known) if t.numel()}.values():
                 self._local(held).copy_(self._read(saved, name, WEIGHT, weight))
-            states[known] = {
-                key: self._whole_shape(saved, name, key)
-                if key in saved.shapes.get(name, {})
-                else self._like(weight, self._read(saved, name, key, weight))
-                for key in saved.keys(name)
-            } | {key: _as_kept(number) for key, number in saved.numbers.get(name, {}).items()}
         if not with_optimizer:
             return
+        states = {known: self._saved_state(saved, name, weight) for name, (weight, known) in known_by_name.items()}
         ordered = [p for group in self.inner.param_groups for p in group["params"]]
         kept = {place: states[p] for place, p in enumerate(ordered) if states[p]}
         self.inner.load_state_dict({"state": kept, "param_groups": self.inner.state_dict()["param_groups"]})
@@ -159,6 +153,16 @@ class Plain:
     def _read(self, saved: SavedParts, name: str, what: str, weight: Parameter) -> Tensor:
         start, local = self._start(weight), self._local(weight)
         return saved.read(name, what, start, start + local.numel()).view(local.shape)
+
+    def _saved_state(self, saved: SavedParts, name: str, weight: Parameter) -> dict[str, Any]:
+        """What the optimiser kept for a weight, laid out as this engine does."""
+        found: dict[str, Any] = {key: _as_kept(number) for key, number in saved.numbers.get(name, {}).items()}
+        for key in saved.keys(name):
+            if key in saved.shapes.get(name, {}):
+                found[key] = self._whole_shape(saved, name, key)
+            else:
+                found[key] = self._like(weight, self._read(saved, name, key, weight))
+        return found
 
     def _whole_shape(self, saved: SavedParts, name: str, key: str) -> Tensor:
         shape = torch.Size(saved.shapes[name][key])
