@@ -219,12 +219,10 @@ def _plan(words: list[str]) -> int:
         print(cli_help.PLAN, end="")
         return 0
     composition = _compose(options)
-    from prefopt.checks import check
     from prefopt.plan.command import plan
     from prefopt.plan.place import Wished
     from prefopt.plan.workload import Given
 
-    check(composition.run)
     return plan(
         composition.run,
         Wished(options.gpu, options.interconnect, options.mfu),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prefopt.cache import cache_folder
+from prefopt.checks import check
 from prefopt.errors import UserError
 from prefopt.plan.estimate import estimate
 from prefopt.plan.place import Wished
@@ -12,10 +15,11 @@ from prefopt.settings import ModelSettings, RunSettings
 
 
 def plan(run: RunSettings, wished: Wished, given: Given, *, as_json: bool) -> int:
-    """Print what a checked run would take; 0, whether it fits or not.
+    """Print what a composed run would take; 0, whether it fits or not.
 
-    Raises: UserError where model, data or machine are not known, or an option is out of range.
+    Raises: UserError where a setting cannot be, model, data or machine are not known, or an option is out of range.
     """
+    check(_without_files(run))
     for option, value in (
         ("--rows", given.rows),
         ("--prompt-tokens", given.prompt),
@@ -31,6 +35,13 @@ def plan(run: RunSettings, wished: Wished, given: Given, *, as_json: bool) -> in
 
     print_estimate(found, Console())
     return 0
+
+
+def _without_files(run: RunSettings) -> RunSettings:
+    """The run with names that nobody looks up: a run needs weights and a tokenizer, a plan does not."""
+    model = run.model
+    reference = model.reference and ("on/paper" if model.reference == model.path else "on/other-paper")
+    return replace(run, model=replace(model, path=model.path and "on/paper", tokenizer=None, reference=reference))
 
 
 def _real_model(run: RunSettings) -> ModelSettings:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prefopt.cache import cache_folder
 from prefopt.errors import UserError
 from prefopt.losses import make_loss
+from prefopt.model_check import check_tokenizer
 from prefopt.plan.activations import Geometry
 from prefopt.plan.operations import Amount
 from prefopt.plan.published import DATA_SETS
@@ -209,9 +210,8 @@ def open_sets(run: RunSettings, needs: frozenset[str], given: Given) -> Sets:
 
         prepared = open_prepared(described)
         return Sets(prepared.train, list(prepared.eval.values()), (), f"as prepared in {run.dir}", None)
-    if all(_is_here(source.path) for source in (*run.data.train, *run.data.eval.values())) and _is_here(
-        run.model.tokenizer or run.model.path
-    ):
+    are_here = all(_is_here(source.path) for source in (*run.data.train, *run.data.eval.values()))
+    if are_here and _has_tokenizer(run.model.tokenizer or run.model.path):
         from prefopt import demo
         from prefopt.launch import prepare_data
 
@@ -234,6 +234,14 @@ def _prepared_for(run: RunSettings) -> dict[str, Any] | None:
 
 def _is_here(path: str) -> bool:
     return path.startswith("demo://") or Path(path).expanduser().exists()
+
+
+def _has_tokenizer(path: str) -> bool:
+    try:
+        check_tokenizer("model.tokenizer", path)
+    except UserError:
+        return False
+    return _is_here(path)
 
 
 def _assumed_sets(run: RunSettings, needs: frozenset[str], given: Given) -> Sets:

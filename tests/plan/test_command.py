@@ -130,6 +130,17 @@ def test_rows_of_this_machine_are_cut_as_the_run_cuts_them(tmp_path: Path, capsy
     assert given["step"]["tokens"] == 4 * (20 + 2 * 29)
 
 
+def test_a_config_alone_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = make_model(tmp_path / "model")
+    folder = tmp_path / "config alone"
+    folder.mkdir()
+    (folder / "config.json").write_text((made / "config.json").read_text())
+    words = ["--rows", "64", "--prompt-tokens", "20", "--response-tokens", "30", "loss=dpo", "train.batch_size=8"]
+    found = planned(capsys, f"model.path={folder}", "data.train=[{path: not/here}]", *words)
+    assert found["steps"] == 8
+    assert found["model"]["source"] == str(folder / "config.json")
+
+
 def test_the_quickstart_is_planned_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     found = planned(capsys, "recipe=quickstart")
     assert found["model"]["path"] == "demo://manners/base"
