@@ -62,4 +62,5 @@ if __name__ == "__main__":
     from prefopt.lifetime import die_with_parent
 
     die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until torch handles it, Ctrl-C ends this without a traceback
     sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

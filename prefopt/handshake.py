@@ -81,7 +81,10 @@ class Peer:
         # What breaks, or speaks another language, is as good as gone.
         with suppress(OSError, ValueError), self._socket.makefile("r", encoding="utf-8") as lines:
             for line in lines:
-                self._messages.put(json.loads(line))
+                message = json.loads(line)
+                if not isinstance(message, dict):
+                    raise ValueError("not one of us")
+                self._messages.put(message)
         self._messages.put(GONE)
 
     def send(self, **message: Any) -> None:

@@ -49,7 +49,7 @@ def interruptible() -> Iterator[None]:
     def interrupt(number: int, _frame: FrameType | None) -> None:
         raise Interrupted(number)
 
-    previous = {n: signal.signal(n, interrupt) for n in FORWARDED if n != signal.SIGINT}
+    previous = {n: signal.signal(n, interrupt) for n in _heeded() if n != signal.SIGINT}
     try:
         yield
     except Interrupted as caught:
@@ -57,6 +57,12 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _heeded() -> list[signal.Signals]:
+    """What is handed on; under `nohup` not SIGHUP, which is the point of it."""
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    return [number for number in FORWARDED if number not in ignored]
 
 
 class RankGroup:
@@ -90,7 +96,7 @@ class RankGroup:
             if self._process is not None and self._process.poll() is None:
                 self._process.send_signal(number)
 
-        previous = {number: signal.signal(number, forward) for number in FORWARDED}
+        previous = {number: signal.signal(number, forward) for number in _heeded()}
         try:
             try:
                 process = subprocess.Popen(arguments, env={**os.environ, **added}, start_new_session=True)

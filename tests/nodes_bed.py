@@ -32,7 +32,7 @@ class Bed:
     def start(
         self, run_dir: Path, *more: str, cwd: Path | None = None, path: Path | None = None
     ) -> subprocess.Popen[str]:
-        """`prefopt train` of a run; its output goes to a file. path: a folder put before PYTHONPATH."""
+        """`prefopt train` of a run. path: a folder put before PYTHONPATH."""
         words = ["train", *overrides(self.model, self.pairs, run_dir, *more)]
         env = environment(self.cache)
         root = env.get("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
@@ -73,13 +73,13 @@ def unused_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command that ends in time."""
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
 
 
-def wait_for_step(run_dir: Path, step: int, *processes: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_for_step(run_dir: Path, step: int, *processes: subprocess.Popen[str], seconds: float = 240) -> None:
     """Until metrics.jsonl has reached `step`."""
     deadline = time.monotonic() + seconds
     while last_step(run_dir) < step:

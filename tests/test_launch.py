@@ -223,6 +223,17 @@ def test_signals_reach_the_ranks_once(number: signal.Signals, tmp_path: Path) ->
     assert seen.read_text() == "1"
 
 
+def test_nohup_keeps_a_run_alive() -> None:
+    code = "import os, signal\nos.kill(os.getppid(), signal.SIGHUP)"
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        group = RankGroup()
+        assert group.run([sys.executable, "-c", code], {}, lambda pid: None) == 0
+        assert group.signal is None
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
 def test_program_that_is_not_there_is_one_message() -> None:
     with pytest.raises(RunError, match="cannot be started"):
         RankGroup().run(["/nowhere/python"], {}, lambda pid: None)

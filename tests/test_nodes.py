@@ -12,6 +12,7 @@ import pytest
 
 from prefopt.checks import check
 from prefopt.config import compose
+from prefopt.dry_run import launch_lines
 from prefopt.errors import UserError
 from prefopt.nodes import FIRST_PORT, NUM_PORTS, find_meeting, find_nodes, first_host, job_ports
 from prefopt.ranks import World, accelerate_config, command, environment, free_port, plan_world
@@ -166,6 +167,18 @@ def test_each_node_starts_its_ranks_of_one_world() -> None:
     assert world.recorded() == {"device": "cpu", "num_processes": 6, "num_nodes": 2}
     sharded = compose(["recipe=quickstart", "deepspeed=zero3"])
     assert "--deepspeed_multinode_launcher standard" in " ".join(command(sharded, world, 29500, "head"))
+
+
+def test_a_dry_run_shows_the_command_of_each_node() -> None:
+    run = compose(["recipe=quickstart", "launch.num_nodes=2", "launch.num_processes=4"])
+    lines = launch_lines(run, World("cpu", 4, num_nodes=2))
+    assert "  num_machines: 2" in lines
+    first, second = (lines[lines.index(f"node {node}:") + 1] for node in (0, 1))
+    assert first.replace("--machine_rank 0", "--machine_rank 1") == second
+    assert "--main_process_ip NODE0" in first
+    alone = launch_lines(run, World("cpu", 1))
+    assert len(alone) == 1
+    assert alone[0].endswith(f"-m prefopt.train {run.dir}")
 
 
 def test_a_port_that_is_in_use_leads_to_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,15 +67,15 @@ def test_two_jobs_at_once_on_one_machine_and_one_loses_a_rank(
     assert said is not None
     assert said["rank"] == 1
 
-    leaving = bed.start(tmp_path / "killed", *TWO, *LONG, path=tmp_path / "path")
-    wait_for_step(tmp_path / "killed", 2, leaving)
+    leaving = bed.start(tmp_path / "left", *TWO, *LONG, path=tmp_path / "path")
+    wait_for_step(tmp_path / "left", 2, leaving)
     started = time.monotonic()
     (tmp_path / "leave").touch()
     code, _, err = finish(leaving)
     assert time.monotonic() - started < 60
     assert code == 1
     assert "prefopt: rank 1 ended with exit code 3: out of luck" in err
-    assert str(tmp_path / "killed" / "logs" / "rank-1.log") in err
+    assert str(tmp_path / "left" / "logs" / "rank-1.log") in err
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -47,4 +48,5 @@ if __name__ == "__main__":
 
     die_with_parent()
     capture()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the model loads, Ctrl-C ends it without a traceback
     leave(main(Path(sys.argv[1])))
