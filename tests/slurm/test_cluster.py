@@ -31,10 +31,10 @@ def desk(tmp_path: Path, cluster: Cluster, material: Path) -> Desk:
 
 @pytest.fixture(scope="module", autouse=True)
 def out_of_time(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster, material: Path) -> Iterator[Desk]:
-    """A run with a limit of two minutes, begun before the other tests: its time passes while they run."""
+    """A run with a limit of three minutes, begun before the other tests: its time passes while they run."""
     desk = Desk(tmp_path_factory.mktemp("limit"), cluster, material)
     desk.prefopt(
-        *("train", "hydra/launcher=slurm", "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=30"),
+        *("train", "hydra/launcher=slurm", "hydra.launcher.timeout_min=3", "hydra.launcher.signal_delay_s=30"),
         *desk.overrides(*LONG, "train.epochs=100000", "optim.schedule=constant"),
     )
     yield desk
@@ -201,7 +201,7 @@ def test_scripts_submitted_by_hand_and_a_recipe_that_changed(desk: Desk) -> None
 def test_time_limit_and_a_cancel_by_hand(out_of_time: Desk) -> None:
     desk = out_of_time
     (job,) = desk.status()
-    wait_until(lambda: "resuming after step" in desk.log(job), 180)
+    wait_until(lambda: "resuming after step" in desk.log(job), 400)
     assert "stopped by SIGUSR2, goes back into the queue" in desk.log(job)
     saved = int(desk.log(job).split("resuming after step ")[1].split(" ")[0])
     wait_until(lambda: desk.steps(job) > saved)
