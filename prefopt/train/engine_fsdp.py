@@ -32,7 +32,6 @@ class Fsdp(Plain):
     def wrap(self, policy: Policy) -> None:
         """Split the policy; shards of trained bfloat16 weights are float32, and only what is gathered is bfloat16."""
         self.policy = policy
-        device, world_size = self.accelerator.device, self.accelerator.num_processes
         self._saved_as = {name: p.dtype for name, p in policy.named_parameters()}
         computes_low = self.accelerator.mixed_precision == "bf16"
         for parameter in trainable(policy).values():
@@ -40,7 +39,7 @@ class Fsdp(Plain):
                 computes_low = True
                 parameter.data = parameter.data.float()
         how: dict[str, Any] = {
-            "mesh": init_device_mesh(device.type, (world_size,)),
+            "mesh": init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,)),
             # A batch's columns are float64 and must stay so.
             "mp_policy": MixedPrecisionPolicy(
                 param_dtype=torch.bfloat16 if computes_low else None,
@@ -60,8 +59,6 @@ class Fsdp(Plain):
         # Embeddings and head stay gathered up to the end of the backward pass, where the head's chunks run again.
         fully_shard(policy, reshard_after_forward=False, **how)
         self.module = policy
-        if not self.run.fsdp.cpu_offload:
-            policy.to(device)  # buffers
         self._make_updates()
 
     @property

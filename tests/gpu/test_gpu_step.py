@@ -45,7 +45,7 @@ def test_updates_are_made_on_the_gpu() -> None:
     one_step(engine, "orpo", "one")
     assert {p.device.type for p in engine.policy.parameters()} == {GPU}
     assert all(not torch.equal(p, before[n]) for n, p in engine.policy.named_parameters())
-    assert f"on {GPU}, AdamW, float32 weights" in engine.in_force
+    assert f"on {GPU}, AdamW with no weight decay, float32 weights" in engine.in_force
 
 
 def test_the_peak_of_memory_is_that_of_the_step() -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ragged import settings
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tiny import ROOT, environment, make_model, make_pairs, overrides
 
 from prefopt.errors import RunError
 from prefopt.model.load import load_policy
@@ -120,3 +126,17 @@ def test_ranks_of_other_versions_or_settings_are_named() -> None:
     other = in_force.rank_record(settings("one", lora=True))
     with pytest.raises(RunError, match=r"rank 1 on b has run\.yaml "):
         in_force.check_ranks([("a", record), ("b", other)])
+
+
+@pytest.mark.slow
+def test_an_environment_by_which_accelerate_leaves_deepspeed_out(tmp_path: Path) -> None:
+    words = overrides(make_model(tmp_path / "model"), make_pairs(tmp_path / "pairs.jsonl"), tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-m", "prefopt.cli", "train", *words, "deepspeed=zero2"],
+        env={**environment(tmp_path / "cache"), "ACCELERATE_USE_CPU": "1"},
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "the recipe asks for DeepSpeed but accelerate runs MULTI_CPU" in done.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
