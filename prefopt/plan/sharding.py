@@ -113,7 +113,7 @@ def precision_of(run: RunSettings) -> Precision:
 class States:
     """Bytes of one rank. weights, gradients, masters, optimiser: on the device. host: in the host's memory instead.
     buffers: what is held whole while a step computes. bucket: gradients on their way to other ranks. update: what the
-    update itself needs besides. saved: of the whole model, what a checkpoint holds: trained weights, masters, optimiser.
+    update itself needs besides. saved: of the whole model: what a checkpoint holds, weights, masters, optimiser.
     """
 
     weights: int
