@@ -97,7 +97,10 @@ def _outcome(run: RunSettings, shape: Shape, place: Place, work: Workload, memor
     budget = run.train.tokens_per_micro_batch
     heaviest = tuple(_cut(batch, budget if isinstance(budget, int) else batch.tokens, work) for batch in work.heaviest)
     sharding = sharding_of(run, place.ranks)
-    found = memory_of(run, sizes, precision_of(run), sharding, heaviest, is_cpu=place.is_cpu)
+    micro_batches = work.micro_batches * max(b.tokens for b in work.heaviest) / max(b.tokens for b in heaviest)
+    found = memory_of(
+        run, sizes, precision_of(run), sharding, heaviest, micro_batches=micro_batches, is_cpu=place.is_cpu
+    )
     needed = max(m.total for m in (found.score, found.train, found.evaluate, found.save))
     return f"{needed / GIB:.1f} GiB, {_word(needed, memory)}"
 

@@ -99,7 +99,9 @@ def estimate(run: RunSettings, wished: Wished, given: Given, model: ModelSetting
     place = find_place(run, wished, shape, precision.compute)
     sharding = sharding_of(run, place.ranks)
     work = workload(run, shape, place.ranks, given, flex=_is_flex(run, place))
-    memories = memory_of(run, shape, precision, sharding, work.heaviest, is_cpu=place.is_cpu)
+    memories = memory_of(
+        run, shape, precision, sharding, work.heaviest, micro_batches=work.micro_batches, is_cpu=place.is_cpu
+    )
     chunked = max(logits_bytes(shape, precision, batch).is_chunked for batch in work.heaviest)
     every = run.model.checkpoint_every
     step = operations_of(shape, work.slowest, every, chunked)

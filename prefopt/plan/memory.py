@@ -21,7 +21,8 @@ PARTS = ("weights", "gradients", "masters", "optimiser", "activations", "logits"
 @dataclass(frozen=True)
 class Memory:
     """Bytes of one rank's device by part (`PARTS`). host: what it needs of the host's memory besides. moment: of a
-    training step, that which takes most: backward or update.
+    training step, that which takes most: backward, its beginning, when all activations are there; gradients, its end;
+    or update.
     """
 
     parts: dict[str, int]
@@ -51,9 +52,10 @@ def memory_of(
     sharding: Sharding,
     heaviest: tuple[Geometry, ...],
     *,
+    micro_batches: float,
     is_cpu: bool,
 ) -> Memories:
-    """heaviest: micro-batches of which one takes most."""
+    """heaviest: micro-batches of which one takes most. micro_batches: of a rank in a step."""
     states = states_of(shape, precision, sharding, run, is_cpu)
     model = run.model
     found = [activations(shape, precision, b, model.checkpoint_every, model.offload_activations) for b in heaviest]
@@ -66,7 +68,8 @@ def memory_of(
     live = own if needs & LIVE and (another or model.lora is None) else 0
     apart = own if needs & {"reference", "margins"} and another else 0
     framework = round(FRAMEWORK["cpu" if is_cpu else "gpu"])
-    gathers = states.buffers if sharding.splits_weights else 0
+    gathers = states.buffers if sharding.splits_weights else 0  # and ZeRO-3's bucket, which stays
+    gathers += states.bucket if sharding.stage == 3 else 0
 
     def memory(host: int = 0, moment: str = "", **parts: int) -> Memory:
         whole = {"weights": states.weights, "masters": states.masters, "framework": framework, "reference": live}
@@ -75,23 +78,34 @@ def memory_of(
 
     kept = states.gradients if sharding.engine == "ddp" else 0  # its buckets stay
     ready = states.optimiser if sharding.engine == "zero" else 0  # DeepSpeed makes them at once, others in step 1
-    inputs = most.on_host
+    keeps = sharding.engine == "ddp" or (sharding.engine == "zero" and sharding.stage == 3)
+    # Of a step's only micro-batch, gradients come as activations go; DeepSpeed's buckets are written to meanwhile.
+    early = states.gradients if keeps or micro_batches > 1 else 0
+    bucket = states.bucket if not is_cpu or sharding.stage == 3 else 0
     backward = memory(
-        inputs,
+        most.on_host,
         "backward",
-        gradients=states.gradients,
+        gradients=early,
         optimiser=states.optimiser,
         activations=most.kept + most.backward + casts,
         logits=most.logits,
-        buffers=states.buffers,
+        buffers=states.buffers + bucket,
     )
-    update = memory(inputs, "update", gradients=states.gradients, optimiser=states.optimiser, buffers=states.update)
+    end = memory(
+        0,
+        "gradients",
+        gradients=states.gradients,
+        optimiser=states.optimiser,
+        activations=most.kept // shape.layers + casts,
+        buffers=states.buffers + states.bucket,
+    )
+    update = memory(0, "update", gradients=states.gradients, optimiser=states.optimiser, buffers=states.update)
     gathered = shape.base * precision.weights if sharding.splits_weights else 0
     return Memories(
         score=memory(
             gradients=kept, optimiser=ready, activations=forward + casts, buffers=gathers, reference=max(live, apart)
         ),
-        train=max(backward, update, key=lambda m: m.total),
+        train=max(backward, end, update, key=lambda m: m.total),
         evaluate=memory(gradients=kept, optimiser=states.optimiser, activations=forward + casts, buffers=gathers),
         save=memory(gathered, gradients=kept, optimiser=states.optimiser, buffers=gathers),
         states=states,

@@ -112,8 +112,8 @@ def precision_of(run: RunSettings) -> Precision:
 @dataclass(frozen=True)
 class States:
     """Bytes of one rank. weights, gradients, masters, optimiser: on the device. host: in the host's memory instead.
-    buffers: what is exchanged or held whole while a step computes. update: what the update itself needs besides.
-    saved: of the whole model, what a checkpoint holds: trained weights, masters, optimiser.
+    buffers: what is held whole while a step computes. bucket: gradients on their way to other ranks. update: what the
+    update itself needs besides. saved: of the whole model: what a checkpoint holds, weights, masters, optimiser.
     """
 
     weights: int
@@ -121,6 +121,7 @@ class States:
     masters: int
     optimiser: int
     buffers: int
+    bucket: int
     update: int
     host: int
     saved: int
@@ -147,7 +148,8 @@ def states_of(shape: Shape, precision: Precision, sharding: Sharding, run: RunSe
         gradients=round(gradients),
         masters=round(masters),
         optimiser=round(optimiser),
-        buffers=round(_buffers(shape, precision, sharding, trained, is_cpu)),
+        buffers=round(_buffers(shape, precision, sharding, trained)),
+        bucket=_bucket(shape, sharding, is_cpu) * trained,
         update=round(_update(shape, sharding, trained, masters_whole, run.optim.name)),
         host=round(host),
         saved=shape.trainable * trained + masters_whole + optimiser_whole,
@@ -192,13 +194,14 @@ def _has_masters(run: RunSettings, trained: int, sharding: Sharding) -> bool:
     return trained == 2 and run.optim.bfloat16_weights == "masters"
 
 
-def _buffers(shape: Shape, precision: Precision, sharding: Sharding, trained: int, is_cpu: bool) -> float:
-    """One matrix' gradient before it is added to what is there, buckets, and whole weights where they are split."""
+def _bucket(shape: Shape, sharding: Sharding, is_cpu: bool) -> int:
+    """Numbers. A GPU gives memory when it is asked for, a CPU when it is written to."""
+    return sharding.buckets * (min(sharding.bucket, shape.trainable) if is_cpu else sharding.bucket)
+
+
+def _buffers(shape: Shape, precision: Precision, sharding: Sharding, trained: int) -> float:
+    """One matrix' gradient before it is added to what is there, and whole weights where they are split."""
     found: float = _widest_trained(shape) * trained
-    # A CPU gives memory when it is written to, a GPU when it is asked for.
-    bucket = min(sharding.bucket, shape.trainable) if is_cpu else sharding.bucket
-    if sharding.ranks > 1 or not is_cpu:
-        found += bucket * sharding.buckets * trained
     if sharding.splits_weights and sharding.ranks > 1:
         found += min(_whole(shape, sharding), shape.total) * precision.weights
     return found
