@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny import ROOT, make_model, make_pairs, prefopt
 
 from prefopt.config import compose
+from prefopt.sweeps.groups import split
+from prefopt.sweeps.plan import Combination, expand
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line[2:] for block in re.findall(r"```console\n(.*?)```", README, re.S) for line in block.splitlines()
@@ -20,10 +22,17 @@ COMMANDS = [line[2:] for block in re.findall(r"```console\n(.*?)```", README, re
 NEEDS_HUB = ("recipe=orpo_llama3", "recipe=simpo_llama3_instruct")
 OURS = [c for c in COMMANDS if c.startswith("prefopt ")]
 TRAINS = [c for c in OURS if c.startswith("prefopt train") and "--dry-run" not in c]
+SWEEP = [c for c in OURS if c.startswith("prefopt sweep") or "hydra/launcher=local_gpus" in c]
+"""A sweep and what is then asked of it, in the order of the README."""
+
+
+def words_of(command: str) -> list[str]:
+    """What follows `prefopt`; README's comments left out."""
+    return shlex.split(command, comments=True)[1:]
 
 
 def test_the_readme_is_short_and_has_commands() -> None:
-    assert len(README.splitlines()) < 200
+    assert len(README.splitlines()) < 215
     assert len(OURS) >= 8
 
 
@@ -49,12 +58,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(command: str, place: Path) -> str:
-    result = prefopt(shlex.split(command)[1:], place / "cache", cwd=place)
+    result = prefopt(words_of(command), place / "cache", cwd=place)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
-@pytest.mark.parametrize("command", [c for c in OURS if c not in TRAINS])
+@pytest.mark.parametrize("command", [c for c in OURS if c not in TRAINS + SWEEP])
 def test_commands_that_do_not_train(command: str, place: Path) -> None:
     assert run(command, place)
     assert not (place / "runs").exists()
@@ -62,13 +71,15 @@ def test_commands_that_do_not_train(command: str, place: Path) -> None:
 
 @pytest.mark.parametrize("command", [c for c in TRAINS if any(name in c for name in NEEDS_HUB)])
 def test_recipes_that_need_the_hub_compose(command: str) -> None:
-    composed = compose(shlex.split(command)[2:])
+    words, _ = split([word for word in words_of(command)[1:] if word != "-m"], None)
+    (first, *_) = expand(words) if " -m " in command else [Combination(words, [])]
+    composed = compose(first.overrides)
     assert composed.model.path
     assert composed.data.train
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in TRAINS if not any(name in c for name in NEEDS_HUB)])
+@pytest.mark.parametrize("command", [c for c in TRAINS if c not in SWEEP and not any(n in c for n in NEEDS_HUB)])
 def test_commands_that_train(command: str, place: Path) -> None:
     out = run(command, place)
     if " -m " in command:
@@ -76,3 +87,12 @@ def test_commands_that_train(command: str, place: Path) -> None:
         assert "sweep.json" in out
     else:
         assert "a fresh process finds the same log-probabilities" in out
+
+
+@pytest.mark.slow
+def test_a_sweep_and_what_is_asked_of_it(place: Path) -> None:
+    assert " -m " in SWEEP[0]
+    for command in SWEEP:
+        out = run(command, place)
+        assert len(re.findall(r"\bdone\b", out)) >= 3
+        assert "sweep.json" in out
