@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+_LIBC = ctypes.CDLL(None)  # loaded here: `die_with_parent` may be called between a fork and an exec
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -19,7 +20,7 @@ def die_with_parent(parent: int | None = None) -> None:
     the lock on the run folder still keeps a second start out.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
 

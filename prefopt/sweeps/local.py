@@ -30,7 +30,7 @@ from prefopt.sweeps.states import read_note
 if TYPE_CHECKING:
     from prefopt.sweeps.display import Display
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 SECONDS_PER_LOOK = 0.1
 LOOKS_PER_RECORD = 50
 """Running jobs are recorded now and then too: what they have left by then, a wrong metric for instance, is found."""
@@ -159,11 +159,11 @@ class _Pool:
             with self.display:
                 self._run(jobs)
         finally:
-            # Only an error of ours leaves some running: they save and end, and the error is told after that.
+            # Only an error leaves some running: they save, end and write that down before the error is told.
             for one in self.running:
                 one.process.send_signal(signal.SIGTERM)
-            while self.running:
-                self._look()
+            for one in self.running:
+                one.process.wait()
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return 0 if self.signal is None else 128 + self.signal

@@ -66,7 +66,7 @@ class Place:
 
     def wait(self, process: subprocess.Popen[str], until: Callable[[list[str]], bool]) -> None:
         """Until the states in sweep.json are so."""
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 400
         while not (list((self.folder / "sweeps").glob("*/sweep.json")) and until([j["state"] for j in self.jobs()])):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, self.jobs()
@@ -102,7 +102,7 @@ def test_a_sweep_of_six_killed_half_way_resumes_and_runs_exactly_the_missing_one
         refused = place.prefopt(*second)
         assert refused.returncode == 2
         assert f"is in use by process {resumed.pid} since" in refused.stderr
-    out, err = resumed.communicate(timeout=300)
+    out, err = resumed.communicate(timeout=400)
     assert resumed.returncode == 0, out + err
     assert "6 done" in out
     missing = [n not in finished or n == gone for n in range(6)]
@@ -130,7 +130,7 @@ def test_failed_and_cancelled_jobs_are_told_apart_and_retried_apart(tmp_path: Pa
     assert place.status()[0] == ["done", "running", "failed", "failed"]
     cancelled = place.prefopt("sweep", "cancel")
     assert cancelled.returncode == 0, cancelled.stderr
-    out, err = shell.communicate(timeout=60)
+    out, err = shell.communicate(timeout=200)
     assert shell.returncode == 128 + signal.SIGTERM, err
     assert "1 done, 2 failed, 1 preempted" in out
     states, jobs, code = place.status()
