@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import uuid
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,9 +106,19 @@ class Tracker:
             )
         tracker_class = LOGGER_TYPE_TO_CLASS[run.tracker.name]
         places = {"logging_dir": str(run_dir)} if tracker_class.requires_logging_directory else {}
-        self._tracker = tracker_class(run.tracker.project, **places)
+        file = run_dir / "tracker.json"
+        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        same, kept = _same_run(run, before)
+        self._tracker = tracker_class(run.tracker.project, **places, **same)
         self._tracker.start()
-        self._tracker.store_init_configuration(_flat(asdict(run)))
+        if run.tracker.name == "mlflow":
+            kept = {"mlflow": self._tracker.active_run.info.run_id}
+        if "run_id" not in same:  # MLflow refuses to be told a setting twice where it has changed
+            self._tracker.store_init_configuration(_flat(asdict(run)))
+        if kept != before and kept:
+            temporary = file.with_name(".tracker.json.tmp")
+            temporary.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+            temporary.replace(file)
 
     def log(self, values: dict[str, Any], step: int) -> None:
         """Numbers of a step."""
@@ -118,6 +129,21 @@ class Tracker:
         """Flush and end."""
         if self._tracker is not None:
             self._tracker.finish()
+
+
+def _same_run(run: RunSettings, before: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """What makes a run that goes on the same one in its tracker too, and what tracker.json keeps of it.
+
+    TensorBoard's lies in the run folder. MLflow names its runs itself, the others take our name.
+    """
+    name = run.tracker.name
+    if name == "mlflow":
+        return ({"run_id": before[name]} if name in before else {"run_name": run.name}), before
+    if name not in ("wandb", "trackio"):
+        return {}, before
+    kept = before.get(name) or uuid.uuid4().hex[:12]
+    names = {"id": kept, "name": run.name} if name == "wandb" else {"name": f"{run.name}-{kept}"}
+    return {**names, "resume": "allow"}, {name: kept}
 
 
 def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
