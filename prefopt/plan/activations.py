@@ -168,17 +168,18 @@ def activations(
     recomputed = 0 if every is None else ceil(shape.layers / every)
     residual = 4 if precision.autocast else precision.weights
     inputs = recomputed * residual * shape.hidden * batch.tokens
-    kept = (shape.layers - recomputed) * one + inputs + ends_bytes(shape, precision, batch)
+    ends = ends_bytes(shape, precision, batch)
+    kept = (shape.layers - recomputed) * one + inputs + ends
     on_host = inputs if offload else 0
     logits = logits_bytes(shape, precision, batch)
-    # Of an MLP's backward pass: gradients of its product, of both factors and of the gate's input, and of the residual.
-    widths = (4 if shape.is_gated else 2) * shape.inner + 2 * shape.hidden
+    # Where an MLP's product has given the gradients of its two factors, and what it had saved is gone; the residual's.
+    widths = (2 if shape.is_gated else 1) * shape.inner + 2 * shape.hidden
     layer = precision.compute * widths * batch.tokens + (one if recomputed else 0)
     through = precision.compute * batch.tokens * ((4 if shape.is_gated else 2) * shape.inner + 3 * shape.hidden)
     return Activations(
         kept=kept - on_host,
         on_host=on_host,
         logits=logits.backward,
-        backward=max(0, layer - logits.backward),
+        backward=max(0, layer - logits.backward - ends),  # the head's part is over by then
         forward=max(through, logits.forward),
     )
