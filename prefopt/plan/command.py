@@ -9,8 +9,8 @@ from prefopt.checks import check
 from prefopt.errors import UserError
 from prefopt.plan.estimate import estimate
 from prefopt.plan.place import Wished
+from prefopt.plan.rows import Given
 from prefopt.plan.show import print_estimate, to_json
-from prefopt.plan.workload import Given
 from prefopt.settings import ModelSettings, RunSettings
 
 

@@ -10,9 +10,10 @@ from prefopt.plan.advice import Verdict, judge
 from prefopt.plan.memory import Memories, Memory, memory_of
 from prefopt.plan.operations import Amount, operations_of
 from prefopt.plan.place import Place, Wished, find_place
+from prefopt.plan.rows import Given
 from prefopt.plan.shape import Shape, model_shape
 from prefopt.plan.sharding import Sharding, Traffic, forward_traffic, precision_of, sharding_of, traffic_of
-from prefopt.plan.workload import Given, Workload, workload
+from prefopt.plan.workload import Workload, workload
 from prefopt.settings import ModelSettings, RunSettings
 
 TOKENS_PER_SECOND_OF_A_WORKER = 3e5
