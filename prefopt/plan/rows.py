@@ -1,4 +1,4 @@
-"""The rows of a run: those that are there, or as many and as long as is said or published of them."""
+"""The rows of a run: those of its folder, those of this machine, or what is said or published of them."""
 
 from __future__ import annotations
 
