@@ -221,7 +221,7 @@ def _plan(words: list[str]) -> int:
     composition = _compose(options)
     from prefopt.plan.command import plan
     from prefopt.plan.place import Wished
-    from prefopt.plan.workload import Given
+    from prefopt.plan.rows import Given
 
     return plan(
         composition.run,

@@ -51,7 +51,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "Qwen/Qwen3-8B": {**_shape("qwen3", 4096, 12_288, 36, 32, 8, 151_936), "head_dim": 128},
     "google/gemma-2-9b-it": {**_shape("gemma2", 3584, 14_336, 42, 16, 8, 256_000, tied=True), "head_dim": 256},
 }
-"""Name to shape. Source: config.json of each repository. A revision may have another; a downloaded config.json wins."""
+"""Name to shape, as config.json of each repository has it. A revision may have another; a downloaded file wins."""
 
 
 class PublishedSet(NamedTuple):
@@ -63,7 +63,7 @@ class PublishedSet(NamedTuple):
     source: str
 
 
-_ULTRAFEEDBACK = "mean lengths of UltraFeedback, arXiv 2310.01377, table 1"
+_ULTRAFEEDBACK = "mean lengths of UltraFeedback, arXiv 2310.01377, not looked up again"
 
 DATA_SETS: dict[str, PublishedSet] = {
     "princeton-nlp/llama3-ultrafeedback": PublishedSet({"train": 59_876, "test": 1961}, 185, 305, _ULTRAFEEDBACK),
@@ -75,11 +75,11 @@ DATA_SETS: dict[str, PublishedSet] = {
         {"train_sft": 207_865, "test_sft": 23_110},
         1100,
         367,
-        "1467 tokens in 4 turns, UltraChat, arXiv 2305.14233, table 1: the last answer a quarter of them",
+        "1467 tokens in 4 turns, UltraChat, arXiv 2305.14233, not looked up again; the last answer a quarter",
     ),
     "Anthropic/hh-rlhf": PublishedSet(
         {"train": 160_800, "test": 8552}, 143, 54, "mean lengths of its harmless half, docs/benchmarks.md"
     ),
     "hiyouga/DPO-En-Zh-20k": PublishedSet({"train": 10_000}, 185, 305, f"not published: {_ULTRAFEEDBACK}"),
 }
-"""Name to size. Rows: each data set's card."""
+"""Name to size, written down without the hub at hand: see docs/plan.md for what was looked up again."""
