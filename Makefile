@@ -10,10 +10,10 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 # DeepSpeed looks for ninja on the PATH.
 TEST := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install quickstart test test-all test-ci test-gpu check oracles mutations bench bench-gpu wheel clean
+.PHONY: help install quickstart test test-all test-ci test-distributed test-gpu check oracles mutations bench bench-gpu wheel clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## makes .venv and installs prefopt with everything its tests need
 
@@ -34,6 +34,12 @@ test-all: install ## all tests, the slow ones too (DeepSpeed on two ranks, the w
 
 test-ci: install ## all but the longest of the slow tests: what CI runs
 	$(TEST) -m "not gpu and not long"
+
+DISTRIBUTED := tests/slurm tests/sweeps tests/test_nodes_run.py tests/test_rank_deaths.py tests/test_company.py \
+	$(addprefix tests/train/test_,engine_table.py fsdp.py in_force.py other_world.py invariance.py resume.py)
+
+test-distributed: install ## every engine on one and two ranks, another world, several nodes, dead ranks, sweeps, a real SLURM
+	$(TEST) -m "not gpu" $(DISTRIBUTED)
 
 test-gpu: install ## the tests that need a GPU, one after the other; bitsandbytes' own skip where it is not installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m gpu -rs
