@@ -48,7 +48,8 @@ def test_two_nodes_give_the_numbers_of_one_process(engine: list[str], bed: Bed, 
     assert losses["two"] == pytest.approx(losses["one"], rel=1e-5)
     manifest = read_json(tmp_path / "two" / MANIFEST)
     assert manifest is not None
-    assert manifest["world"] == {"device": "cpu", "num_processes": 2, "num_nodes": 2}
+    by = "DeepSpeed ZeRO-3" if engine else "DDP"
+    assert manifest["world"] == {"device": "cpu", "num_processes": 2, "num_nodes": 2, "engine": by}
     assert len(manifest["starts"]) == 1
     assert sorted(file.name for file in (tmp_path / "two" / "logs").iterdir()) == ["rank-0.log", "rank-1.log"]
     assert not [file.name for file in (tmp_path / "two").iterdir() if file.name.startswith(".")]

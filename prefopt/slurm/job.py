@@ -53,12 +53,12 @@ def main(log: Path, max_requeues: int, submitted: str, words: list[str]) -> int:
     code, received = _train(words)
     if not is_first:
         return code
-    ended = replace(record, state="ended", exit_code=code)
+    ended, asks = replace(record, state="ended", exit_code=code), False
     if received is not None and code in STOPPED_CODES:
-        ended = _after_stop(log, ended, received, max_requeues)
+        ended, asks = _after_stop(log, ended, received, max_requeues)
         print(f"prefopt: {ended.says}", file=sys.stderr, flush=True)
     write_record(log, ended)
-    if ended.state == "requeued":
+    if asks:
         requeue_file(log).touch()  # last: the script acts on it
     return code
 
@@ -75,15 +75,19 @@ def _check_same(submitted: str, words: list[str]) -> None:
         )
 
 
-def _after_stop(log: Path, ended: Record, received: int, max_requeues: int) -> Record:
-    """The record of a run that stopped because `received` came: to be run again, or why not."""
+def _after_stop(log: Path, ended: Record, received: int, max_requeues: int) -> tuple[Record, bool]:
+    """The record of a run that stopped because `received` came, and whether to ask for the queue once more."""
     name = signal.Signals(received).name
     # scancel sends what preemption sends; only the state tells them apart.
-    if cancel_file(log).exists() or state_of(ended.slurm_job) == "CANCELLED":
-        return replace(ended, says="cancelled")
+    state = state_of(ended.slurm_job)
+    if cancel_file(log).exists() or state == "CANCELLED":
+        return replace(ended, says="cancelled"), False
+    if state == "COMPLETING":  # by scancel, or by scontrol requeue: SLURM says which once the job has ended
+        return replace(ended, state="requeued", says=f"stopped by {name} while SLURM ends the job"), False
     if ended.restarts >= max_requeues:
-        return replace(ended, says=f"stopped by {name}, and was put back into the queue {ended.restarts} times already")
-    return replace(ended, state="requeued", says=f"stopped by {name}, goes back into the queue")
+        says = f"stopped by {name}, and was put back into the queue {ended.restarts} times already"
+        return replace(ended, says=says), False
+    return replace(ended, state="requeued", says=f"stopped by {name}, goes back into the queue"), True
 
 
 def _train(words: list[str]) -> tuple[int, int | None]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from prefopt.errors import RunError
@@ -66,7 +67,7 @@ def save(engine: Engine, folder: Path, progress: Progress, keep: int) -> Path:
     problem = ""
     try:
         _write_state(engine, temporary)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # of a full disk, torch and safetensors say so
         problem = f"{type(error).__name__}: {error}"
     problems = [p for p in engine.gather(problem) if p]
     if problems:

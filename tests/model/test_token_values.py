@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from prefopt.batch import Outputs
 from prefopt.model import logps
-from prefopt.model.load import _with_adapters
+from prefopt.model.load import with_adapters
 from prefopt.model.policy import Policy
 from prefopt.pack import pack
 from prefopt.settings import LoraSettings
@@ -89,7 +89,7 @@ def test_collision_and_reference_carry_no_gradient() -> None:
 
 
 def adapted(seed: int) -> Policy:
-    policy = Policy(_with_adapters(model(0), LoraSettings(r=4), "CAUSAL_LM"), has_adapters=True)
+    policy = Policy(with_adapters(model(0), LoraSettings(r=4), "CAUSAL_LM"), has_adapters=True)
     random = torch.Generator().manual_seed(seed)
     for name, parameter in policy.named_parameters():
         if "lora_" in name:
@@ -97,7 +97,7 @@ def adapted(seed: int) -> Policy:
     return policy.double()
 
 
-def test_with_adapters_the_reference_is_the_model_without_them() -> None:
+def testwith_adapters_the_reference_is_the_model_without_them() -> None:
     policy = adapted(5)
     merged = deepcopy(policy).model.merge_and_unload()
     merged.set_attn_implementation("sdpa")
