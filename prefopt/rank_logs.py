@@ -49,6 +49,13 @@ def clear(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def holds(folder: Path, line: str) -> bool:
+    """Whether a rank's log has this line."""
+    return any(
+        line in file.read_text(encoding="utf-8", errors="replace") for file in (folder / LOGS).glob("rank-*.log")
+    )
+
+
 @contextmanager
 def shown(folder: Path, ranks: range) -> Iterator[None]:
     """Meanwhile what `ranks` write also appears on this process's stderr; all of it has when this ends."""

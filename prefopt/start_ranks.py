@@ -58,7 +58,10 @@ def _ending(folder: Path, code: int, group: RankGroup, alone: bool) -> tuple[End
         return Ending(0, is_sure=True), None
     said = read_json(folder / EXIT)
     if said is not None and "rank" not in said:
-        return Ending(int(said["exit_code"]), is_sure=True, said=_first_line(said["message"])), None
+        line = _first_line(said["message"])
+        # On a full disk the rank's own words did not get into its log, from which they are shown.
+        unsaid = None if rank_logs.holds(folder, line) else RunError(*_parted(said["message"]))
+        return Ending(int(said["exit_code"]), is_sure=True, said=line), unsaid
     if group.signal is not None:
         error = interrupted(group.signal)
         return Ending(error.exit_code, is_sure=True, said=error.message), error
