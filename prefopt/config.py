@@ -15,11 +15,12 @@ from typing import Any
 
 from prefopt.batch import HasNotes
 from prefopt.errors import UserError
+from prefopt.fill import SettingsError, from_mapping
 from prefopt.losses import loss_class, make_loss
 from prefopt.merge import Merged, check_choices, leaves, merge_files, origin_of, set_by
 from prefopt.overrides import Choice, check_key, read_overrides
 from prefopt.recipe_files import search_path
-from prefopt.settings import RunSettings, SettingsError, from_mapping
+from prefopt.settings import RunSettings
 
 NOT_IDENTITY = (
     "name",

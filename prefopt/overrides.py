@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefopt.errors import UserError, did_you_mean
+from prefopt.fill import known_keys
 from prefopt.recipe_files import GROUPS
-from prefopt.settings import MarginSettings, RunSettings, SourceSettings, known_keys
+from prefopt.settings import MarginSettings, RunSettings, SourceSettings
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from prefopt.config import Composition
 from prefopt.errors import UserError
+from prefopt.fill import from_mapping
 from prefopt.merge import leaves
 from prefopt.overrides import Set, read_overrides
 from prefopt.run_folder import MANIFEST, read_json
-from prefopt.settings import RunSettings, from_mapping
+from prefopt.settings import RunSettings
 
 
 def repeat(folder: Path, overrides: list[str]) -> tuple[Composition, str]:

@@ -19,8 +19,9 @@ from typing import Any
 
 from prefopt.config import deciding
 from prefopt.errors import RunError, UserError
+from prefopt.fill import from_mapping
 from prefopt.manifest import differences
-from prefopt.settings import RunSettings, from_mapping
+from prefopt.settings import RunSettings
 
 RUN, MANIFEST, LOCK, EXIT, RESULT = "run.yaml", "manifest.json", "lock.json", "exit.json", "result.json"
 OURS = {RUN, MANIFEST, LOCK, EXIT, "data.json", "data_report.json", "left_out.jsonl", "accelerate.yaml"}

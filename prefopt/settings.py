@@ -7,23 +7,13 @@ YAML files carry the comment of each key.
 
 from __future__ import annotations
 
-import copy
-import math
-import types
-from collections.abc import Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from prefopt.engine_settings import DeepSpeedSettings, FsdpSettings, zero_name
-from prefopt.errors import UserError, did_you_mean
-
-T = TypeVar("T")
-
-
-def one_of(default: str, *names: str) -> Any:
-    """A string field that takes one of a few names."""
-    return field(default=default, metadata={"choices": (default, *names)})
+from prefopt.errors import UserError
+from prefopt.fill import SettingsError, from_mapping, one_of
 
 
 @dataclass
@@ -212,14 +202,6 @@ class RunSettings:
         return zero_name(self.deepspeed.stage or 0, offloaded)
 
 
-class SettingsError(UserError):
-    """A key or a value that the schema refuses. key: the dotted key, by which `config.py` finds its file."""
-
-    def __init__(self, key: str, message: str, hint: str = "") -> None:
-        super().__init__(f"{key}: {message}", hint)
-        self.key = key
-
-
 def load(path: str | Path) -> RunSettings:
     """The run that a run.yaml describes.
 
@@ -237,94 +219,3 @@ def load(path: str | Path) -> RunSettings:
         return from_mapping(RunSettings, mapping)
     except SettingsError as error:
         raise UserError(f"{path}: {error.message}", error.hint) from None
-
-
-def from_mapping(cls: type[T], mapping: Any, where: str = "") -> T:
-    """The dataclass `cls` filled from plain dicts, lists and scalars. What is left out keeps its default.
-
-    where: the dotted key of `mapping`, for messages; empty at the top.
-    Nothing is converted but int to float. No key may be unknown and no value of another type.
-
-    Raises: SettingsError with the full dotted key and the nearest valid one, or the expected type.
-    """
-    if not isinstance(mapping, Mapping):
-        raise SettingsError(where or "the run", f"expected {_type_name(cls)}, got {_show(mapping)}")
-    assert is_dataclass(cls)
-    types_of = get_type_hints(cls)
-    by_name = {f.name: f for f in fields(cls)}
-    values = {}
-    for key, value in mapping.items():
-        if key not in by_name:
-            raise SettingsError(_join(where, key), "there is no such key", did_you_mean(str(key), by_name))
-        values[key] = _convert(types_of[key], value, _join(where, key))
-        _check_choice(by_name[key], values[key], _join(where, key))
-    return cls(**values)
-
-
-def known_keys(cls: type, where: str = "") -> Iterator[str]:
-    """Every dotted key of a dataclass, groups included: "model", "model.path", ..., "model.lora.r".
-
-    Free parts are not listed: names of eval sets, places in lists, a method's settings, DeepSpeed's own keys.
-    """
-    types_of = get_type_hints(cls)
-    for f in fields(cls):
-        key = _join(where, f.name)
-        yield key
-        inner = next((t for t in (types_of[f.name], *get_args(types_of[f.name])) if is_dataclass(t)), None)
-        if inner is not None and get_origin(types_of[f.name]) not in (list, dict):
-            assert isinstance(inner, type)
-            yield from known_keys(inner, key)
-
-
-def _convert(wanted: Any, value: Any, where: str) -> Any:
-    if wanted is Any:
-        return copy.deepcopy(value)
-    origin, args = get_origin(wanted), get_args(wanted)
-    if origin in (Union, types.UnionType):
-        if value is None and types.NoneType in args:
-            return None
-        (inner,) = (a for a in args if a is not types.NoneType)
-        return _convert(inner, value, where)
-    if is_dataclass(wanted):
-        assert isinstance(wanted, type)
-        return from_mapping(wanted, value, where)
-    if origin is list and isinstance(value, (list, tuple)):
-        return [_convert(args[0], item, f"{where}.{i}") for i, item in enumerate(value)]
-    if origin is dict and isinstance(value, Mapping):
-        return {str(key): _convert(args[1], item, _join(where, key)) for key, item in value.items()}
-    if wanted is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise SettingsError(where, f"expected a finite number, got {_show(value)}")
-        return float(value)
-    # bool is an int to Python, not to a reader of `epochs: true`.
-    if origin is None and isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
-        return value
-    raise SettingsError(where, f"expected {_type_name(wanted)}, got {_show(value)}")
-
-
-def _check_choice(f: Field[Any], value: Any, where: str) -> None:
-    choices = f.metadata.get("choices")
-    if choices is not None and value not in choices:
-        raise SettingsError(where, f"must be one of {', '.join(choices)}, not {value!r}")
-
-
-def _join(where: str, key: Any) -> str:
-    return f"{where}.{key}" if where else str(key)
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    kind = {str: "text", Mapping: "keys and values", list: "a list"}
-    name = next((words for type_, words in kind.items() if isinstance(value, type_)), "")
-    shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
-    return f"{name} {shown}".strip()
-
-
-def _type_name(wanted: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    if wanted in names:
-        return names[wanted]
-    return "a list" if get_origin(wanted) is list else "keys and values"

@@ -13,7 +13,8 @@ import yaml
 from prefopt.checks import check
 from prefopt.config import compose, compose_with_origins, identity, sources
 from prefopt.errors import UserError
-from prefopt.settings import RunSettings, from_mapping, load
+from prefopt.fill import from_mapping
+from prefopt.settings import RunSettings, load
 
 QUICKSTART = "recipe=quickstart"
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from prefopt.batch import CoupledLoss, HasNotes, Loss, LossOutput, Responses, WeighsMargins, WholeStep
 from prefopt.errors import UserError
+from prefopt.fill import SettingsError, from_mapping
 from prefopt.losses import loss_class, make_loss
-from prefopt.settings import SettingsError, from_mapping
 
 if TYPE_CHECKING:
     from torch import Tensor

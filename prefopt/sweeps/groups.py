@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.errors import UserError, did_you_mean
+from prefopt.fill import SettingsError, from_mapping
 from prefopt.overrides import parse, plain
 from prefopt.recipe_files import START_GROUPS, choices, search_path
-from prefopt.settings import SettingsError, from_mapping
 from prefopt.sweeps.settings import SCHEMAS
 
 DEFAULTS = {"hydra/launcher": "local", "hydra/sweeper": "grid"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from prefopt.settings import one_of
+from prefopt.fill import one_of
 
 
 @dataclass

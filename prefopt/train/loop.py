@@ -26,6 +26,7 @@ from prefopt.model.layout import settle_layout
 from prefopt.model.load import load_policy, load_reward_policy
 from prefopt.settings import RunSettings, load
 from prefopt.train import checkpoint
+from prefopt.train.answers import KeptAnswers
 from prefopt.train.budget import TokenBudget
 from prefopt.train.card import model_card
 from prefopt.train.checkpoint import Progress
@@ -40,7 +41,6 @@ from prefopt.train.loader import Loader
 from prefopt.train.measure import measure_budget
 from prefopt.train.mismatched import longest_row
 from prefopt.train.optim import learning_rates
-from prefopt.train.rows import Rows
 from prefopt.train.sample import sample
 from prefopt.train.signals import StopFlag
 from prefopt.train.step import NonFiniteError
@@ -139,7 +139,7 @@ class Trainer:
             if progress.step == 0:
                 progress.before = self._evaluate()
                 self._check_best_metric()
-            answers = _KeptAnswers(self.dir / "samples_before.json", self.engine.is_main)
+            answers = KeptAnswers(self.dir / "samples_before.json", self.engine.is_main)
             if progress.step == 0:
                 answers.write(self._sample())
             clock = Clock(self.engine)
@@ -238,7 +238,7 @@ class Trainer:
         self.metrics.sync()
         checkpoint.save(self.engine, self.dir / "checkpoints", self.progress, self.settings.train.keep_checkpoints)
 
-    def _finish(self, answers: _KeptAnswers, started: float) -> None:
+    def _finish(self, answers: KeptAnswers, started: float) -> None:
         """The best weights if they were asked for, samples, the model folder, result.json."""
         progress = self.progress
         if progress.best_step is not None and progress.best_step != progress.step:
@@ -272,36 +272,6 @@ class Trainer:
             temporary = self.dir / ".result.json"
             temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
             temporary.replace(self.dir / "result.json")
-
-
-class _KeptAnswers:
-    """Answers before training: kept in the run folder, because a resumed run can no longer give them."""
-
-    def __init__(self, path: Path, is_main: bool) -> None:
-        self._path = path
-        self._is_main = is_main
-
-    def write(self, answers: list[str]) -> None:
-        if self._is_main and answers:
-            temporary = self._path.with_name(f".{self._path.name}")
-            temporary.write_text(json.dumps(answers, ensure_ascii=False), encoding="utf-8")
-            temporary.replace(self._path)
-
-    def compare(self, after: list[str], rows: Rows, path: Path) -> None:
-        """samples.jsonl: prompt, answer before, answer after, and the chosen response of the data."""
-        if not (self._is_main and after):
-            return
-        before = json.loads(self._path.read_text(encoding="utf-8"))
-        with open(path, "w", encoding="utf-8") as file:
-            for place, (old, new) in enumerate(zip(before, after, strict=True)):
-                line = {
-                    "id": rows[place].id,
-                    "prompt": rows.data.prompt_text(place),
-                    "before": old,
-                    "after": new,
-                    "chosen": rows.data.chosen_text(place),
-                }
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _due(every: str | int, step: int, plan: Plan) -> bool:

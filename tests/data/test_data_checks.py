@@ -9,7 +9,8 @@ import pytest
 from prefopt.checks import check, check_margins, check_pairs
 from prefopt.config import compose
 from prefopt.errors import UserError
-from prefopt.settings import DataSettings, MarginSettings, RunSettings, SettingsError, from_mapping
+from prefopt.fill import SettingsError, from_mapping
+from prefopt.settings import DataSettings, MarginSettings, RunSettings
 
 
 def run(**data: Any) -> RunSettings:

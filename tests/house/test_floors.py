@@ -22,6 +22,7 @@ FLOORS = {
     "prefopt.better": 0,
     "prefopt.batch": 1,
     "prefopt.needs": 1,
+    "prefopt.fill": 1,
     "prefopt.engine_settings": 1,
     "prefopt.settings": 1,
     "prefopt.recipe_files": 1,
