@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 # DeepSpeed looks for ninja on the PATH.
 TEST := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install quickstart test test-all test-ci test-distributed test-gpu check oracles mutations bench bench-gpu wheel clean
+.PHONY: help install quickstart test test-all test-ci test-distributed test-faults test-gpu check oracles mutations bench bench-gpu wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -40,6 +40,10 @@ DISTRIBUTED := tests/slurm tests/sweeps tests/test_nodes_run.py tests/test_rank_
 
 test-distributed: install ## every engine on one and two ranks, another world, several nodes, dead ranks, sweeps, a real SLURM
 	$(TEST) -m "not gpu" $(DISTRIBUTED)
+
+N ?= 100
+test-faults: install ## N attacks on each promise of reliability (make test-faults N=100): kills, deaths inside saves, signals
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --attacks $(N) --json faults.json
 
 test-gpu: install ## the tests that need a GPU, one after the other; bitsandbytes' own skip where it is not installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m gpu -rs

@@ -1,11 +1,13 @@
 """What a user did wrong, or what went wrong for the user: printed without a traceback.
 
-Exit codes: 2 misuse (a key, a file, a row), 1 failure (disk, network, a number that is not finite),
-130 interrupted. Anything that is not a `UserError` is a bug of ours and keeps its traceback.
+Exit codes: 2 misuse (a key, a file, a row), 1 failure (disk, network, a number that is not finite), 128 and its number
+for a signal that came before anything could be saved (130: Ctrl-C). Anything that is not a `UserError` is a bug of ours
+and keeps its traceback.
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 
@@ -36,6 +38,16 @@ class RunError(UserError):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint, FAILURE)
+
+
+def stopped_unsaved(number: int) -> UserError:
+    """A signal that came when nothing could be saved; the exit code is the shell's, 128 and the signal's number."""
+    name = signal.Signals(number).name
+    return UserError(
+        f"stopped by {name} at a moment when nothing could be saved",
+        "the same command goes on from the last checkpoint, or starts where there is none",
+        128 + number,
+    )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

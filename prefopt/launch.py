@@ -22,6 +22,7 @@ from prefopt.company import Company
 from prefopt.config import identity
 from prefopt.console import PLAIN
 from prefopt.data_summary import data_lines
+from prefopt.durable import clear_drafts
 from prefopt.errors import UserError
 from prefopt.handshake import Listener, Peer, ask_whether_shared, connect, greeting, hang_up, wait_for_start
 from prefopt.lock import locked
@@ -101,6 +102,7 @@ def _lead(
     started = False
     try:
         with locked(folder) as lock:
+            clear_drafts(folder)
             state = find_state(folder, run, prepared.fingerprint)
             if state is State.DONE:
                 console.print(f"{folder} is done: see its model and result.json", **PLAIN)

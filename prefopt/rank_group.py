@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from prefopt.errors import RunError, UserError
+from prefopt.errors import RunError, UserError, stopped_unsaved
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 GRACE = 15.0
@@ -26,17 +26,7 @@ class Interrupted(BaseException):
 
     def told(self) -> UserError:
         """As the command says it."""
-        return interrupted(self.number)
-
-
-def interrupted(number: int) -> UserError:
-    """A signal that came when nothing could be saved; the exit code is the shell's, 128 and the signal's number."""
-    name = signal.Signals(number).name
-    return UserError(
-        f"stopped by {name} at a moment when nothing could be saved",
-        "the same command goes on from the last checkpoint, or starts where there is none",
-        128 + number,
-    )
+        return stopped_unsaved(self.number)
 
 
 @contextmanager

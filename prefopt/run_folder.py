@@ -12,11 +12,11 @@ result.json       the last evaluation: the run is done
 from __future__ import annotations
 
 import json
-import os
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from prefopt import durable
 from prefopt.config import deciding
 from prefopt.errors import RunError, UserError
 from prefopt.fill import from_mapping
@@ -41,17 +41,10 @@ def write_whole(path: Path, text: str) -> None:
 
     Raises: RunError where it cannot be written; an older file of that name is untouched.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        durable.write_text(path, text)
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror}", "another place: dir=FOLDER") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -110,7 +103,7 @@ def make_folder(folder: Path) -> bool:
     if folder.is_dir():
         return False
     try:
-        folder.mkdir(parents=True)
+        durable.make_folder(folder)
     except OSError as error:
         raise RunError(f"{folder} cannot be made: {error.strerror}", "another place: dir=FOLDER") from None
     return True

@@ -9,9 +9,9 @@ from typing import Any
 
 from prefopt import rank_logs
 from prefopt.company import Company, Ending
-from prefopt.errors import FAILURE, RunError, UserError
+from prefopt.errors import FAILURE, RunError, UserError, stopped_unsaved
 from prefopt.lock import Lock
-from prefopt.rank_group import RankGroup, interrupted
+from prefopt.rank_group import RankGroup
 from prefopt.rank_logs import Death, write_death
 from prefopt.ranks import World, command, environment, needs_accelerate
 from prefopt.run_folder import EXIT, RESULT, read_json, write_whole
@@ -63,7 +63,7 @@ def _ending(folder: Path, code: int, group: RankGroup, alone: bool) -> tuple[End
         unsaid = None if rank_logs.holds(folder, line) else RunError(*_parted(said["message"]))
         return Ending(int(said["exit_code"]), is_sure=True, said=line), unsaid
     if group.signal is not None:
-        error = interrupted(group.signal)
+        error = stopped_unsaved(group.signal)
         return Ending(error.exit_code, is_sure=True, said=error.message), error
     if group.ended_for:
         error = RunError(group.ended_for, "the ranks of this node were ended; the same command goes on")

@@ -88,6 +88,31 @@ def test_a_signal_to_any_node_saves_and_stops_all_and_a_killed_node_takes_the_ot
     assert said["message"].startswith(f"node 1 ({HOST}) went away")
 
 
+@pytest.mark.slow
+@pytest.mark.long
+def test_node_0_killed_takes_the_others_along_and_the_same_commands_go_on(bed: Bed, tmp_path: Path) -> None:
+    """Node 0 leads: it alone writes the run folder and holds its lock, so its death is the worst one."""
+    run_dir = tmp_path / "run"
+    more = ["train.epochs=200", "train.save_every=3", "train.eval_every=never"]
+    nodes = bed.start_nodes(run_dir, *more)
+    wait_for_step(run_dir, 4, *nodes)
+    killed = time.monotonic()
+    nodes[0].kill()
+    code, _, err = finish(nodes[1])
+    assert time.monotonic() - killed < 60
+    assert code == 1
+    assert f"prefopt: node 0 ({HOST}) went away" in err
+    finish(nodes[0])
+    reached = last_step(run_dir)
+
+    nodes = bed.start_nodes(run_dir, *more)
+    wait_for_step(run_dir, reached + 2, *nodes)
+    nodes[0].send_signal(signal.SIGTERM)
+    ends = [finish(node) for node in nodes]
+    assert [code for code, _, _ in ends] == [75, 75], ends
+    assert "resuming after step" in ends[0][1]
+
+
 def fake_version(folder: Path, package: str) -> Path:
     """A folder that, put before all others, says that a package has another version."""
     info = folder / f"{package}-0.0.1.dist-info"

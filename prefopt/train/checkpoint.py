@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from prefopt.durable import make_folder, publish, sync_tree, write_text
 from prefopt.errors import RunError
 from prefopt.train.engine import Engine
 from prefopt.train.parts import SavedParts, write_parts
@@ -35,6 +35,7 @@ class Progress:
 
     best, best_step: best value of train.best_metric (larger is better) and when. evaluations_since_best: for early
     stopping. before, latest, at_best: evaluations before the first update, of the last time, and at the best step.
+    evaluation_due: the one that belongs to this step has not been made, because somebody asked to stop.
     """
 
     step: int = 0
@@ -44,6 +45,7 @@ class Progress:
     before: dict[str, float] = field(default_factory=dict)
     latest: dict[str, float] = field(default_factory=dict)
     at_best: dict[str, float] = field(default_factory=dict)
+    evaluation_due: bool = False
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -62,7 +64,8 @@ def save(engine: Engine, folder: Path, progress: Progress, keep: int) -> Path:
         return final
     if engine.is_main:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        make_folder(folder)
+        temporary.mkdir()
     engine.barrier()
     problem = ""
     try:
@@ -80,9 +83,8 @@ def save(engine: Engine, folder: Path, progress: Progress, keep: int) -> Path:
         )
     if engine.is_main:
         _seal(temporary, progress, _maker(engine))
-        temporary.rename(final)
-        _sync(folder)
-        _prune(folder, keep, progress.best_step)
+        publish(temporary, final)
+        prune(folder, keep, progress.best_step)
     engine.barrier()
     return final
 
@@ -153,13 +155,10 @@ def _seal(folder: Path, progress: Progress, made_by: dict[str, Any]) -> None:
                 "sha256": hashlib.file_digest(content, "sha256").hexdigest(),
                 "bytes": file.stat().st_size,
             }
-        _sync(file)
-    for inner in [p for p in folder.rglob("*") if p.is_dir()]:
-        _sync(inner)
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"progress": asdict(progress), "made_by": made_by, "files": files}, indent=1))
-    _sync(manifest)
-    _sync(folder)
+    sync_tree(folder)
+    write_text(
+        folder / MANIFEST, json.dumps({"progress": asdict(progress), "made_by": made_by, "files": files}, indent=1)
+    )
 
 
 def _problem(path: Path) -> str:
@@ -180,18 +179,11 @@ def _problem(path: Path) -> str:
     return ""
 
 
-def _prune(folder: Path, keep: int, best_step: int | None) -> None:
+def prune(folder: Path, keep: int, best_step: int | None) -> None:
+    """Delete all checkpoints but the newest `keep` and the best one; a save that was killed may have left one more."""
     for path in checkpoints(folder)[: -max(1, keep)]:
         if best_step is not None and path.name == f"step-{best_step:08d}":
             continue
         doomed = path.with_name(f".tmp-pruned-{path.name}")
         path.rename(doomed)  # gone as a checkpoint at once, whatever happens while it is deleted
         shutil.rmtree(doomed)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

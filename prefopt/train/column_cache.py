@@ -1,6 +1,7 @@
 """Columns of scores kept between runs: found by content, verified, and scored by one run while the others wait.
 
 CACHE/reference/KEY.npy, CACHE/margins/KEY.npy    one number per response or per token, float64
+               .KEY.npy.part                      the first rows, until all are scored (`partial_column.py`)
                KEY.lock                           held by the run that scores; the system frees it if that run dies
 """
 
@@ -21,6 +22,7 @@ from prefopt.model.forward import Forward
 from prefopt.settings import RunSettings
 from prefopt.train.column_check import compare, rows_to_check
 from prefopt.train.engine import Engine
+from prefopt.train.partial_column import ELSEWHERE, score_in_parts
 from prefopt.train.rows import Rows
 from prefopt.train.scoring import Measure, score
 
@@ -83,11 +85,13 @@ def cached_column(
                 say(f"{file}: {damage}; it is scored anew")
             say(f"scoring {about}")
             with forward() as model:
-                column = score(engine, model, measure)
+                column, done = score_in_parts(engine, model, measure, file)
+            if done:
+                say(f"{done} of them were scored by an earlier start")
             if engine.is_main and np.isfinite(column).all():
                 _write(file, column)
             engine.barrier()
-            return column, len(rows)
+            return column, len(rows) - done
     finally:
         lock.release()
     column = np.load(file)
@@ -108,11 +112,8 @@ def _taken(lock: FileLock) -> bool:
     except Timeout:
         return False
     except OSError as error:
-        raise RunError(f"{lock.lock_file}: cannot be locked ({error.strerror or error})", _ELSEWHERE) from error
+        raise RunError(f"{lock.lock_file}: cannot be locked ({error.strerror or error})", ELSEWHERE) from error
     return True
-
-
-_ELSEWHERE = "free some space or set data.cache_dir to a folder that can be written"
 
 
 def _damage(engine: Engine, file: Path, measure: Measure) -> str | None:
@@ -138,7 +139,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{folder}: cannot be made ({error.strerror or error})", _ELSEWHERE) from error
+        raise RunError(f"{folder}: cannot be made ({error.strerror or error})", ELSEWHERE) from error
 
 
 def _write(file: Path, column: np.ndarray) -> None:
@@ -154,4 +155,4 @@ def _write(file: Path, column: np.ndarray) -> None:
         temporary.replace(file)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise RunError(f"{file}: cannot be written ({error.strerror or error})", _ELSEWHERE) from error
+        raise RunError(f"{file}: cannot be written ({error.strerror or error})", ELSEWHERE) from error

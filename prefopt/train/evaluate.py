@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 
 import torch
 
@@ -14,39 +15,71 @@ from prefopt.train.couple import observe
 from prefopt.train.engine import Engine
 from prefopt.train.metrics import Tally, means, nonfinite, tally_batch
 from prefopt.train.rows import Rows
+from prefopt.train.signals import StopFlag
+
+MICRO_BATCHES_PER_LOOK = 4
+"""How often ranks tell each other whether somebody asked to stop: a large set takes longer than a cluster's grace."""
 
 
-def evaluate(engine: Engine, loss: Loss, rows: Rows, tokens_per_micro_batch: int) -> dict[str, float]:
+class EvaluationStopped(Exception):
+    """Somebody asked to stop; raised on every rank. number: of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def evaluate(
+    engine: Engine, loss: Loss, rows: Rows, tokens_per_micro_batch: int, stop_flag: StopFlag
+) -> dict[str, float]:
     """Means over the set, the same for any number of ranks and any token budget.
 
-    Raises: RunError where a log-probability or a loss value is not finite.
+    Raises: RunError where a log-probability or a loss value is not finite. EvaluationStopped on every rank after a
+        signal to one of them; the policy then trains on as if nothing had been evaluated.
     """
+    engine.module.eval()
+    try:
+        return _evaluate(engine, loss, rows, tokens_per_micro_batch, stop_flag)
+    finally:
+        engine.module.train()
+
+
+def _evaluate(
+    engine: Engine, loss: Loss, rows: Rows, tokens_per_micro_batch: int, stop_flag: StopFlag
+) -> dict[str, float]:
+    def everything(of: Rows) -> Iterator[MicroBatch]:
+        return _everything(engine, of, tokens_per_micro_batch, stop_flag)
+
     tally = Tally()
     weights: dict[str, float] = {}
     bad = torch.zeros((), dtype=torch.int64, device=engine.device)
-    engine.module.eval()
     with torch.no_grad():
-        baseline = () if rows.baseline is None else _everything(engine, rows.baseline, tokens_per_micro_batch)
-        whole = _everything(engine, rows, tokens_per_micro_batch)
-        coupling = observe(engine, loss, whole, baseline, Attempt(engine, f"evaluation of {rows.name}"))
-        for number, micro_batch in enumerate(_everything(engine, rows, tokens_per_micro_batch)):
+        baseline = () if rows.baseline is None else everything(rows.baseline)
+        coupling = observe(engine, loss, everything(rows), baseline, Attempt(engine, f"evaluation of {rows.name}"))
+        for number, micro_batch in enumerate(everything(rows)):
             responses = respond(engine, micro_batch.batch.to(engine.device), loss.needs)
             responses = coupling.inform(responses, number)
             output = loss(responses)
             tally_batch(tally, responses, output, micro_batch.real)
             bad = bad + nonfinite(responses, output) * int(micro_batch.real)
             weights = {c.name: c.weight for c in output.components}
-    engine.module.train()
     tally.add("_nonfinite", bad, 0)
     totals = tally.reduce(engine.all_reduce, engine.device)
-    count = int(totals.pop("_nonfinite")[0])
-    if count:
-        raise RunError(f"evaluation of {rows.name}: {count} log-probabilities or loss values are not finite")
+    num_bad = int(totals.pop("_nonfinite")[0])
+    if num_bad:
+        raise RunError(f"evaluation of {rows.name}: {num_bad} log-probabilities or loss values are not finite")
     found = means(totals, weights)
     return found if coupling.kl is None else {**found, "kl": coupling.kl.item()}
 
 
-def _everything(engine: Engine, rows: Rows, tokens_per_micro_batch: int) -> Iterator[MicroBatch]:
-    """This rank's share of the whole set, packed as it is asked for."""
+def _everything(engine: Engine, rows: Rows, tokens_per_micro_batch: int, stop_flag: StopFlag) -> Iterator[MicroBatch]:
+    """This rank's share of the whole set, as many micro-batches as every other rank has.
+
+    Raises: EvaluationStopped.
+    """
+    numbers = count()
     for dealt in rows.sweep(engine.world_size, tokens_per_micro_batch):
-        yield from rows.micro_batches(dealt, engine.rank)
+        for micro_batch in rows.micro_batches(dealt, engine.rank):
+            if next(numbers) % MICRO_BATCHES_PER_LOOK == 0 and (signal := engine.largest(stop_flag.number)):
+                raise EvaluationStopped(signal)
+            yield micro_batch

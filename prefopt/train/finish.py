@@ -1,4 +1,4 @@
-"""The end of a run: a model folder that has been reloaded and compared before it gets its name."""
+"""The end of a run: a model folder that has been reloaded and compared before it gets its name; and its rehearsal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from prefopt.durable import publish, sync_tree
 from prefopt.model.save import PROBE_FILE, save_model, verify, write_probe
 from prefopt.pack import pack
 from prefopt.train.engine import Engine
@@ -25,6 +26,34 @@ def save_and_verify(
 
     Every rank must call. Raises: RunError where the reloaded model differs; the folder then keeps a name of its own.
     """
+    draft = folder.with_name(f"unverified-{folder.name}")
+    difference = _write_and_verify(engine, tokenizer, start, rows, draft, card)
+    if engine.is_main:
+        sync_tree(draft)
+        shutil.rmtree(folder, ignore_errors=True)
+        publish(draft, folder)
+    engine.barrier()
+    return difference
+
+
+def rehearse(engine: Engine, tokenizer: PreTrainedTokenizerBase, start: Path, rows: Rows, folder: Path) -> float:
+    """Save, verify in a fresh process and delete again, so that what cannot be saved is known early; the difference.
+
+    A fault in saving (adapters that come out empty, a head that is not tied) shows with any trained weights. Every rank
+    must call; training goes on after it. Raises: RunError where the reloaded model differs.
+    """
+    draft = folder.with_name(f"rehearsed-{folder.name}")
+    difference = _write_and_verify(engine, tokenizer, start, rows, draft, card="")
+    engine.module.train()
+    if engine.is_main:
+        shutil.rmtree(draft)
+    engine.barrier()
+    return difference
+
+
+def _write_and_verify(
+    engine: Engine, tokenizer: PreTrainedTokenizerBase, start: Path, rows: Rows, draft: Path, card: str
+) -> float:
     # What is read and not predicted in training is predicted here: a probe knows whole responses only.
     examples = [replace(rows[p], given=None) for p in range(min(2, len(rows)))]
     engine.module.eval()
@@ -34,13 +63,10 @@ def save_and_verify(
     state = engine.gathered_state()
     difference = 0.0
     if engine.is_main:
-        unverified = folder.with_name(f"unverified-{folder.name}")
-        shutil.rmtree(unverified, ignore_errors=True)
-        save_model(engine.policy, state, tokenizer, start, unverified, card)
-        write_probe(unverified / PROBE_FILE, examples, live, TOLERANCE[engine.arithmetic])
-        difference = verify(unverified, unverified / PROBE_FILE, engine.run.model)
-        (unverified / PROBE_FILE).unlink()
-        shutil.rmtree(folder, ignore_errors=True)
-        unverified.rename(folder)
-    engine.barrier()
+        for left in draft.parent.glob(f"*-{draft.name.partition('-')[2]}"):  # of a start that was killed
+            shutil.rmtree(left)
+        save_model(engine.policy, state, tokenizer, start, draft, card)
+        write_probe(draft / PROBE_FILE, examples, live, TOLERANCE[engine.arithmetic])
+        difference = verify(draft, draft / PROBE_FILE, engine.run.model)
+        (draft / PROBE_FILE).unlink()
     return difference

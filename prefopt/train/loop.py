@@ -18,7 +18,8 @@ from prefopt.cache import cache_folder
 from prefopt.data.dataset import Prepared, open_prepared
 from prefopt.data.plan import Plan, make_plan
 from prefopt.data.tokenizer import load_tokenizer
-from prefopt.errors import UserError, did_you_mean
+from prefopt.durable import write_text
+from prefopt.errors import UserError, did_you_mean, stopped_unsaved
 from prefopt.losses import make_loss
 from prefopt.model.files import model_folder
 from prefopt.model.kernel import settle_kernel
@@ -33,8 +34,8 @@ from prefopt.train.checkpoint import Progress
 from prefopt.train.columns import attach_columns, make_rows
 from prefopt.train.display import Display, summarise
 from prefopt.train.engine import Engine
-from prefopt.train.evaluate import evaluate
-from prefopt.train.finish import save_and_verify
+from prefopt.train.evaluate import EvaluationStopped, evaluate
+from prefopt.train.finish import rehearse, save_and_verify
 from prefopt.train.fitted import fitted_step
 from prefopt.train.live_reference import attach_live_reference
 from prefopt.train.loader import Loader
@@ -60,6 +61,7 @@ class Trainer:
         self.prepared: Prepared = open_prepared(json.loads((run_dir / "data.json").read_text(encoding="utf-8")))
         self.loss: Loss = make_loss(self.settings.loss)
         self.engine = Engine(self.settings)
+        self.stop_flag = StopFlag()
         self.display = Display(Console(), shown=self.engine.is_main)
         model, template = self.settings.model, self.settings.data.chat_template
         self.tokenizer = load_tokenizer(model.tokenizer or model.path, model.revision, template)
@@ -81,8 +83,10 @@ class Trainer:
         self.rates = learning_rates(self.settings.optim, len(self.plan))
         resumed = self._resume()
         self.progress = resumed or Progress()
+        self.has_saved = self.is_rehearsed = resumed is not None
         done = resumed.step if resumed else -1  # what was logged after the checkpoint is logged again
-        self.metrics = MetricsFile(run_dir / "metrics.jsonl", done, self.engine.is_main)
+        evaluated = not self.progress.evaluation_due
+        self.metrics = MetricsFile(run_dir / "metrics.jsonl", done, evaluated, self.engine.is_main)
         self.tracker = Tracker(self.engine, self.settings, run_dir)
 
     def _load_model(self) -> int:
@@ -122,6 +126,8 @@ class Trainer:
         path, progress, complaints = found
         for complaint in complaints:
             self.display.say(f"checkpoint {complaint}")
+        if self.engine.is_main:
+            checkpoint.prune(path.parent, self.settings.train.keep_checkpoints, progress.best_step)
         if other := checkpoint.load(self.engine, path):
             self.display.say(other)
         self.display.say(f"resuming after step {progress.step} of {len(self.plan)}, from {path}")
@@ -134,39 +140,34 @@ class Trainer:
         """
         started = time.perf_counter()
         progress, num_steps = self.progress, len(self.plan)
-        with self.display, StopFlag() as stop_flag, ExitStack() as opened:
+        with self.display, self.stop_flag, ExitStack() as opened:
             self.display.steps(progress.step, num_steps)
             if progress.step == 0:
-                progress.before = self._evaluate()
-                self._check_best_metric()
+                self._evaluate_first()
             answers = KeptAnswers(self.dir / "samples_before.json", self.engine.is_main)
             if progress.step == 0:
                 answers.write(self._sample())
             clock = Clock(self.engine)
             loader = opened.enter_context(Loader(self.plan, self.rows, self.engine))
+            if self._evaluation_is_cut_short():  # that of the checkpoint's step, which a signal had cut short before
+                raise self._stopped()
             for step in range(progress.step, num_steps):
                 if self._patience_is_over():
                     say = f"stopped early: no better {self.settings.train.best_metric} since step {progress.best_step}"
                     self.display.say(say)
                     break
                 clock.restart()
-                stop = self._step(step, loader, clock, bool(stop_flag))
-                last = step + 1 == num_steps
-                if last or _due(self.settings.train.eval_every, step + 1, self.plan):
-                    self._judge(self._evaluate())
-                if (
-                    stop
-                    or last
-                    or self._patience_is_over()
-                    or _due(self.settings.train.save_every, step + 1, self.plan)
-                ):
+                stop = self._step(step, loader, clock, bool(self.stop_flag))
+                is_last = step + 1 == num_steps
+                progress.evaluation_due = is_last or _due(self.settings.train.eval_every, step + 1, self.plan)
+                stop = stop or self._evaluation_is_cut_short()
+                is_due = _due(self.settings.train.save_every, step + 1, self.plan)
+                if stop or is_last or is_due or self._patience_is_over():
                     self._save()
-                if stop and not last:
-                    raise UserError(
-                        f"stopped by a signal after step {step + 1} of {num_steps}, which is saved",
-                        "the same command goes on from there",
-                        STOPPED,
-                    )
+                if stop:
+                    raise self._stopped()
+                if self.has_saved and not is_last:
+                    self._rehearse()
             self._finish(answers, started)
 
     def _step(self, step: int, loader: Loader, clock: Clock, stop: bool) -> bool:
@@ -189,13 +190,45 @@ class Trainer:
         self.display.step(step + 1, {**result, **timings})
         return stop_asked
 
+    def _stopped(self) -> UserError:
+        return UserError(
+            f"stopped by a signal after step {self.progress.step} of {len(self.plan)}, which is saved",
+            "the same command goes on from there",
+            STOPPED,
+        )
+
+    def _evaluate_first(self) -> None:
+        """The evaluation before the first update.
+
+        Raises: UserError after a signal, when there is nothing to save yet.
+        """
+        try:
+            self.progress.before = self._evaluate()
+        except EvaluationStopped as stopped:
+            raise stopped_unsaved(stopped.number) from None
+        name, known = self.settings.train.best_metric, self.progress.before
+        if name is not None and name not in known:
+            raise UserError(f"train.best_metric: no evaluation gives {name}", did_you_mean(name, known))
+
+    def _evaluation_is_cut_short(self) -> bool:
+        """Make the evaluation that is due, if one is; True, and it stays due, where a signal cut it short."""
+        if not self.progress.evaluation_due:
+            return False
+        try:
+            values = self._evaluate()
+        except EvaluationStopped:
+            return True
+        self.progress.evaluation_due = False
+        self._judge(values)
+        return False
+
     def _evaluate(self) -> dict[str, float]:
         """Held-out metrics of every eval set; nothing where train.eval_every is never."""
         values: dict[str, float] = {}
         if self.settings.train.eval_every == "never":
             return values
         for name, rows in self.eval_rows.items():
-            found = evaluate(self.engine, self.loss, rows, self.budget.at(self.progress.step))
+            found = evaluate(self.engine, self.loss, rows, self.budget.at(self.progress.step), self.stop_flag)
             values |= {f"eval/{name}/{key}": value for key, value in found.items()}
             self.display.say(f"evaluation after step {self.progress.step} on {name}: {summarise(found)}")
         if values:
@@ -204,11 +237,6 @@ class Trainer:
             self.tracker.log(values, self.progress.step)
         self.progress.latest = values
         return values
-
-    def _check_best_metric(self) -> None:
-        name, known = self.settings.train.best_metric, self.progress.before
-        if name is not None and name not in known:
-            raise UserError(f"train.best_metric: no evaluation gives {name}", did_you_mean(name, known))
 
     def _judge(self, values: dict[str, float]) -> None:
         """Keep track of the best evaluation, and of how long ago it was; saves a new best one."""
@@ -237,6 +265,17 @@ class Trainer:
     def _save(self) -> None:
         self.metrics.sync()
         checkpoint.save(self.engine, self.dir / "checkpoints", self.progress, self.settings.train.keep_checkpoints)
+        self.has_saved = True
+
+    def _rehearse(self) -> None:
+        """Once in a run, at its first checkpoint: would the trained model come back from its files?
+
+        Raises: RunError where it would not, before more is spent on it.
+        """
+        if not self.is_rehearsed:
+            difference = rehearse(self.engine, self.tokenizer, self.start_folder, self.rows, self.dir / "model")
+            self.display.say(f"the model can be saved: a fresh process finds its log-probabilities to {difference:.1e}")
+            self.is_rehearsed = True
 
     def _finish(self, answers: KeptAnswers, started: float) -> None:
         """The best weights if they were asked for, samples, the model folder, result.json."""
@@ -269,9 +308,7 @@ class Trainer:
                 "metrics": after,
                 "reload_difference": difference,
             }
-            temporary = self.dir / ".result.json"
-            temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-            temporary.replace(self.dir / "result.json")
+            write_text(self.dir / "result.json", json.dumps(result, indent=1))
 
 
 def _due(every: str | int, step: int, plan: Plan) -> bool:

@@ -14,7 +14,8 @@ from prefopt.model.forward import Forward, respond
 from prefopt.train.engine import Engine
 from prefopt.train.rows import Rows
 
-_ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 4096
+"""Rows that are cut, and kept, at once."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def score(engine: Engine, forward: Forward, measure: Measure, places: np.ndarray
     column = torch.zeros(int(starts[-1]), dtype=torch.float64, device=engine.device)
     budget = engine.tokens_per_micro_batch  # a multiple of it was measured to be no faster on CPU
     with torch.no_grad():
-        for first in range(0, len(places), _ROWS_AT_ONCE):
-            dealt = rows.cut(places[first : first + _ROWS_AT_ONCE], engine.world_size, budget)
+        for first in range(0, len(places), ROWS_AT_ONCE):
+            dealt = rows.cut(places[first : first + ROWS_AT_ONCE], engine.world_size, budget)
             shares = dealt.micro_batches[engine.rank]
             for share, micro_batch in zip(shares, rows.micro_batches(dealt, engine.rank), strict=True):
                 values = measure.values_of(respond(forward, micro_batch.batch.to(engine.device))).double()

@@ -1,4 +1,4 @@
-"""A request to stop: noted when it comes, obeyed at the end of the step by all ranks together."""
+"""A request to stop: noted when it comes, obeyed by all ranks together at the end of a step or inside an evaluation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopFlag:
-    """True once one of `SIGNALS` has come. A second Ctrl-C interrupts at once."""
+    """True once one of `SIGNALS` has come. A second Ctrl-C interrupts at once.
+
+    number: of the first signal; 0 where none has come.
+    """
 
     def __init__(self) -> None:
-        self._asked = False
+        self.number = 0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __bool__(self) -> bool:
-        return self._asked
+        return self.number > 0
 
     def __enter__(self) -> StopFlag:
         self._previous = {s: signal.signal(s, self._note) for s in SIGNALS}
@@ -28,6 +31,6 @@ class StopFlag:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._asked and number == signal.SIGINT:
+        if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._asked = True
+        self.number = self.number or number

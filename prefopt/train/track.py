@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+from prefopt.durable import sync, write_text
 from prefopt.errors import UserError
 from prefopt.settings import RunSettings
 from prefopt.train.engine import Engine
@@ -30,17 +31,20 @@ CUT_METRICS = frozenset({"imbalance", "padding_share"})
 class MetricsFile:
     """One JSON object per line: step, epoch, every metric. Written by rank 0."""
 
-    def __init__(self, path: Path, done: int, shown: bool) -> None:
-        """done: steps done at the checkpoint a run goes on from; later lines of an earlier attempt are taken back."""
+    def __init__(self, path: Path, done: int, evaluated: bool, shown: bool) -> None:
+        """done: steps done at the checkpoint a run goes on from; later lines of an earlier attempt are taken back.
+
+        evaluated: whether the evaluation after step `done` belongs to the checkpoint, where there was one.
+        """
         self._file = None
         if not shown:
             return
         if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").split("\n") if _step(line) <= done]
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-            temporary.replace(path)
+            limit = (done, evaluated)
+            kept = [line for line in path.read_text(encoding="utf-8").split("\n") if _place(line) <= limit]
+            write_text(path, "".join(f"{line}\n" for line in kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+        sync(path.parent)
 
     def write(self, values: dict[str, Any]) -> None:
         """Append a line; numbers keep every digit."""
@@ -54,12 +58,13 @@ class MetricsFile:
             os.fsync(self._file.fileno())
 
 
-def _step(line: str) -> float:
-    """The step of a line; infinite for an empty line or one that a crash cut in half."""
+def _place(line: str) -> tuple[float, bool]:
+    """The step of a line, and whether it is of an evaluation; infinite for one that is empty or was cut in half."""
     try:
-        return json.loads(line)["step"]
+        values = json.loads(line)
+        return values["step"], "lr" not in values
     except (ValueError, KeyError):
-        return float("inf")
+        return float("inf"), True
 
 
 class Clock:
@@ -116,9 +121,7 @@ class Tracker:
         if "run_id" not in same:  # MLflow refuses to be told a setting twice where it has changed
             self._tracker.store_init_configuration(_flat(asdict(run)))
         if kept != before and kept:
-            temporary = file.with_name(".tracker.json.tmp")
-            temporary.write_text(json.dumps(kept) + "\n", encoding="utf-8")
-            temporary.replace(file)
+            write_text(file, json.dumps(kept) + "\n")
 
     def log(self, values: dict[str, Any], step: int) -> None:
         """Numbers of a step."""

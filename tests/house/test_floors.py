@@ -14,6 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     "prefopt": 0,
     "prefopt.errors": 0,
+    "prefopt.durable": 0,
     "prefopt.records": 0,
     "prefopt.console": 0,
     "prefopt.lifetime": 0,

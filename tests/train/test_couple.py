@@ -15,6 +15,7 @@ from prefopt.train.couple import observe
 from prefopt.train.engine import Engine
 from prefopt.train.evaluate import evaluate
 from prefopt.train.rows import Rows
+from prefopt.train.signals import StopFlag
 
 COUPLED: list[dict[str, Any]] = [
     {"name": "kto"},
@@ -36,9 +37,9 @@ def rows_for(engine: Engine, values: dict[str, Any]) -> Rows:
 @pytest.mark.parametrize("values", COUPLED, ids=str)
 def test_an_evaluation_does_not_depend_on_the_token_budget(engine: Engine, values: dict[str, Any]) -> None:
     loss, rows = make_loss(values), rows_for(engine, values)
-    whole = evaluate(engine, loss, rows, 10**6)
+    whole = evaluate(engine, loss, rows, 10**6, StopFlag())
     for tokens in (60, 300):
-        found = evaluate(engine, loss, rows, tokens)
+        found = evaluate(engine, loss, rows, tokens, StopFlag())
         assert found.keys() == whole.keys()
         for name, value in whole.items():
             assert found[name] == pytest.approx(value, rel=1e-5, abs=1e-7), name
@@ -49,7 +50,7 @@ def test_kl_is_the_mean_over_all_responses_to_other_prompts(engine: Engine) -> N
     assert rows.baseline is not None
     with torch.no_grad():
         each = [respond(engine, rows.baseline.pack([place])).logratios for place in range(len(rows.baseline))]
-    found = evaluate(engine, make_loss({"name": "kto"}), rows, 100)["kl"]
+    found = evaluate(engine, make_loss({"name": "kto"}), rows, 100, StopFlag())["kl"]
     assert found == pytest.approx(torch.cat(each).mean().item(), rel=1e-6)
 
 
@@ -64,7 +65,7 @@ def test_kl_is_zero_at_the_reference_and_has_no_sign_until_the_loss_cuts_it(engi
     for shift in (0.0, 4.0):
         columns = torch.split(own, [len(rows.baseline[p].responses) for p in dealt.micro_batches[0][0]])
         rows.baseline.set_reference(torch.cat([columns[place] for place in order]).numpy() + shift)
-        found = evaluate(engine, make_loss({"name": "kto"}), rows, 100)
+        found = evaluate(engine, make_loss({"name": "kto"}), rows, 100, StopFlag())
         assert found["kl"] == pytest.approx(-shift, abs=1e-4)
 
 

@@ -23,6 +23,7 @@ from prefopt.errors import RunError
 from prefopt.train.column_cache import cached_column, column_key, damage
 from prefopt.train.column_check import ROWS_CHECKED, rows_to_check
 from prefopt.train.engine import Engine
+from prefopt.train.partial_column import part_of, score_in_parts
 from prefopt.train.rows import Rows
 from prefopt.train.scoring import Measure, score, sequence_logps, token_logps
 
@@ -128,6 +129,43 @@ def test_numbers_that_are_not_finite_are_never_kept(engine: Engine, measure: Mea
     broken = Measure(measure.rows, lambda r: r.logps * float("nan"), measure.offsets, measure.tokens)
     attach(engine, broken, file)
     assert damage(file, 34) == ""
+
+
+@pytest.mark.parametrize("of", [sequence_logps, token_logps])
+@pytest.mark.parametrize("torn", [0, 5], ids=["whole", "torn"])
+def test_scoring_goes_on_where_it_was_killed(engine: Engine, measure: Measure, tmp_path: Path, of, torn: int) -> None:
+    measure, file, rows = of(measure.rows), tmp_path / "key.npy", len(measure.rows)
+    straight, done = score_in_parts(engine, engine, measure, tmp_path / "straight.npy", rows_at_once=4)
+    assert (len(straight), done) == (measure.offsets[-1], 0)
+    calls = []
+
+    def dies(*arguments):
+        calls.append(arguments)
+        if len(calls) > 4:
+            raise KeyboardInterrupt
+        return engine(*arguments)
+
+    engine.run.train.tokens_per_micro_batch = engine.tokens_per_micro_batch = 10**6
+    with pytest.raises(KeyboardInterrupt):
+        score_in_parts(engine, dies, measure, file, rows_at_once=2)
+    part = part_of(file)
+    assert part.stat().st_size == 8 * measure.row_offsets[8]
+    with open(part, "ab") as out:
+        out.write(b"x" * torn)
+    column, done = score_in_parts(engine, engine, measure, file, rows_at_once=2)
+    assert done == 8
+    np.testing.assert_allclose(column, straight, rtol=1e-6)
+    assert part.stat().st_size == 8 * len(column)
+    again, count, said = attach(engine, measure, file)
+    assert count == 0
+    assert f"{rows} of them were scored by an earlier start" in said
+    assert np.array_equal(again, column)
+    assert not part.exists()
+
+    part.write_bytes((column + 5.0)[: measure.row_offsets[4]].tobytes())
+    file.unlink()
+    with pytest.raises(RunError, match=r"\.key\.npy\.part: .* scores .* and not"):
+        attach(engine, measure, file)
 
 
 def test_the_key_names_everything_that_decides_the_numbers(engine: Engine, measure: Measure) -> None:

@@ -17,6 +17,7 @@ from prefopt.train.evaluate import evaluate
 from prefopt.train.optim import learning_rates
 from prefopt.train.rows import Rows
 from prefopt.train.scoring import score, sequence_logps
+from prefopt.train.signals import StopFlag
 from prefopt.train.step import NonFiniteError, train_step
 
 
@@ -72,7 +73,7 @@ def test_a_gradient_that_is_not_finite_updates_nothing(engine: Engine) -> None:
 def test_dpo_starts_at_log_two_with_its_own_reference(engine: Engine) -> None:
     rows = rows_for(engine, "dpo")
     rows.set_reference(score(engine, engine, sequence_logps(rows)))
-    found = evaluate(engine, make_loss({"name": "dpo"}), rows, 300)
+    found = evaluate(engine, make_loss({"name": "dpo"}), rows, 300, StopFlag())
     assert found["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert abs(found["rewards/margin"]) < 1e-6
 
@@ -80,7 +81,7 @@ def test_dpo_starts_at_log_two_with_its_own_reference(engine: Engine) -> None:
 def test_evaluation_is_the_same_for_any_token_budget(engine: Engine) -> None:
     rows = rows_for(engine, "orpo")
     loss = make_loss({"name": "orpo"})
-    once, often = evaluate(engine, loss, rows, 10**6), evaluate(engine, loss, rows, 1)
+    once, often = evaluate(engine, loss, rows, 10**6, StopFlag()), evaluate(engine, loss, rows, 1, StopFlag())
     assert once.keys() == often.keys()
     for name, value in once.items():
         assert often[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
