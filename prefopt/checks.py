@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from prefopt.launch_check import check_batch_reaches, check_launch
 from prefopt.losses import make_loss
 from prefopt.memory_check import check_installed, check_memory
 from prefopt.model.files import adapter_folder, base_of
-from prefopt.model_check import check_model, check_tokenizer
+from prefopt.model_check import check_model, check_safetensors, check_tokenizer
 from prefopt.needs import LIVE
 from prefopt.settings import DataSettings, MarginSettings, RunSettings, SourceSettings
 
@@ -24,6 +25,8 @@ def check(run: RunSettings) -> None:
     """
     loss = make_loss(run.loss)
     needs = loss.needs
+    for key, name in (("name", run.name), ("tracker.project", run.tracker.project)):
+        _check_name(key, name)
     _check_model(run, needs)
     _check_data(run)
     check_pairs(run, needs)
@@ -39,6 +42,15 @@ def check(run: RunSettings) -> None:
         check_batch_reaches(run, run.launch.num_processes)
     if run.tracker.name != "none":
         check_installed(run.tracker.name, f"tracker={run.tracker.name}")
+
+
+def _check_name(key: str, name: str) -> None:
+    """A name becomes that of a folder, a job or a file: it may lead nowhere else and hold no line of a script."""
+    if not re.fullmatch(r"[^\W_][^/\\\x00-\x1f\x7f\u2028\u2029]{0,99}", name):
+        must_be = "begin with a letter or digit and hold no /, no \\ and no line break, in at most 100 characters"
+        raise UserError(
+            f"{key} must {must_be}, not {name[:120]!r}", "another place: dir=FOLDER" if key == "name" else ""
+        )
 
 
 def _check_model(run: RunSettings, needs: frozenset[str]) -> None:
@@ -147,6 +159,8 @@ def check_margins(run: RunSettings, needs: frozenset[str]) -> None:
         _require(margin.beta > 0, f"{where}.beta", margin.beta, "above 0")
         if margin.path is not None:
             adapters = adapter_folder(margin.path) if margin.kind == "implicit" else None
+            for file in adapters.glob("*.safetensors") if adapters else ():
+                check_safetensors(f"{where}.path", file)
             check_model(f"{where}.path", base_of(adapters) if adapters else margin.path)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from prefopt import __version__, cli_help
 from prefopt.errors import UserError, did_you_mean
+from prefopt.masking import mask_streams, masked
 
 if TYPE_CHECKING:
     from prefopt.config import Composition
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _dispatch(words)
     except UserError as error:
         sys.stdout.flush()
-        print(f"prefopt: {error}", file=sys.stderr)
+        print(f"prefopt: {masked(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("prefopt: interrupted", file=sys.stderr)
@@ -252,5 +253,6 @@ def _compose(options: argparse.Namespace) -> Composition:
     return composition
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # also how a job of SLURM runs, whose output is kept
+    mask_streams()
     sys.exit(main())

@@ -17,7 +17,8 @@ from prefopt.batch import HasNotes
 from prefopt.errors import UserError
 from prefopt.fill import SettingsError, from_mapping
 from prefopt.losses import loss_class, make_loss
-from prefopt.merge import Merged, check_choices, leaves, merge_files, origin_of, set_by
+from prefopt.masking import refuse_secret
+from prefopt.merge import Merged, check_choices, leaves, merge_files, origin_of, set_by, without_environment
 from prefopt.overrides import Choice, check_key, read_overrides
 from prefopt.recipe_files import search_path
 from prefopt.settings import RunSettings
@@ -73,16 +74,19 @@ def compose_with_origins(overrides: list[str], config_dir: Path | None = None) -
     Raises: UserError as `compose`.
     """
     folders = search_path(config_dir)
+    for text in overrides:  # also one that a later word takes back: the manifest and sweep.json have them all
+        refuse_secret(text.partition("=")[0], text)
     parsed = read_overrides(overrides)
     chosen = {o.group: o.name for o in parsed if isinstance(o, Choice)}
     check_choices(chosen, folders)
-    merged = merge_files(chosen, folders)
-    method = _method(merged)
-    for override in parsed:
-        if not isinstance(override, Choice):
-            check_key(override, loss_fields=_loss_fields(method), method=method)
-            merged.apply(override)
-    plain = merged.resolved()
+    with without_environment():
+        merged = merge_files(chosen, folders)
+        method = _method(merged)
+        for override in parsed:
+            if not isinstance(override, Choice):
+                check_key(override, loss_fields=_loss_fields(method), method=method)
+                merged.apply(override)
+        plain = merged.resolved()
     try:
         run = from_mapping(RunSettings, plain)
         run = replace(run, loss=_typed_loss(run.loss))
@@ -93,6 +97,8 @@ def compose_with_origins(overrides: list[str], config_dir: Path | None = None) -
         merged.notes.extend(f"loss={run.loss['name']}: {note}" for note in loss.notes)
     run = _without_samples(run, merged)
     run, derived = _name_and_dir(run, merged)
+    for key, value in leaves(asdict(run)):
+        refuse_secret(f"{key} ({set_by(key, merged.origins)})", value)
     origins = {key: derived.get(key) or set_by(key, merged.origins) for key, _ in leaves(asdict(run))}
     return Composition(run, origins, tuple(merged.notes))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from prefopt.cli import main
 from prefopt.lock import process_of
+from prefopt.masking import mask_streams
 from prefopt.run_folder import write_whole
 from prefopt.sweeps.states import STARTS
 
@@ -34,4 +35,5 @@ def run_job(note: Path, words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    mask_streams()  # both go into the job's log
     sys.exit(run_job(Path(sys.argv[1]), sys.argv[2:]))

@@ -28,6 +28,7 @@ from prefopt.handshake import Listener, Peer, ask_whether_shared, connect, greet
 from prefopt.lock import locked
 from prefopt.losses import make_loss
 from prefopt.manifest import new_manifest, start_record
+from prefopt.masking import masked_values
 from prefopt.nodes import Meeting, find_meeting
 from prefopt.rank_group import interruptible
 from prefopt.ranks import World, accelerate_config, free_port, needs_accelerate, plan_world
@@ -216,9 +217,11 @@ def write_folder(
     """
     import yaml
 
-    write_whole(folder / "data.json", _json(prepared.describe()))
-    write_whole(folder / "data_report.json", _json(prepared.report))
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in prepared.left_out)
+    report = masked_values(prepared.report)  # rows may quote what they hold
+    write_whole(folder / "data.json", _json({**prepared.describe(), "report": report}))
+    write_whole(folder / "data_report.json", _json(report))
+    left_out = masked_values(prepared.left_out)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in left_out)
     write_whole(folder / "left_out.jsonl", lines)
     if needs_accelerate(run, world):
         write_whole(folder / "accelerate.yaml", accelerate_config(run, world))

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from prefopt.masking import masked_values
+
 PACKAGES = (
     "prefopt",
     "torch",
@@ -51,8 +53,11 @@ def new_manifest(
 
 
 def start_record(command: list[str], world: dict[str, Any]) -> dict[str, Any]:
-    """One start of a run: when, by which command line, where and by which engine, with which versions and code."""
-    return {
+    """One start of a run: when, by which command line, where and by which engine, with which versions and code.
+
+    Secrets are masked: the command line has also what is no setting of the run.
+    """
+    about = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "world": world,
@@ -62,6 +67,7 @@ def start_record(command: list[str], world: dict[str, Any]) -> dict[str, Any]:
         "packages": package_versions(),
         "git": git_state(),
     }
+    return {key: masked_values(value) for key, value in about.items()}
 
 
 def package_versions() -> dict[str, str]:

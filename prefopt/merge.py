@@ -6,6 +6,7 @@ Hydra's own loader reads files, defaults lists and packages; used like this it w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from prefopt.errors import UserError, did_you_mean
@@ -82,6 +83,26 @@ class Merged:
         return {str(key): value for key, value in plain.items()}
 
 
+@contextmanager
+def without_environment() -> Iterator[None]:
+    """Meanwhile `${oc.env:NAME}` is refused: a run is what its recipes and its command line say, on every machine.
+
+    What a variable holds would be written into run.yaml and the manifest, secrets too, and another machine would make
+    another run of the same recipe.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.resolvers import oc
+
+    def refuse(name: str, *_default: object) -> str:
+        raise ValueError(f"a run does not read the environment, say {name} by key=value")
+
+    OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
 def merge_files(chosen: dict[str, str | None], folders: list[RecipeFolder]) -> Merged:
     """Every YAML file of the run, merged in Hydra's order."""
     import yaml
@@ -101,8 +122,10 @@ def merge_files(chosen: dict[str, str | None], folders: list[RecipeFolder]) -> M
         replaced = {g for g in chosen if recipe.get("recipe") and g != "recipe" and final[g] != of_recipe[g]}
         merged = Merged(final)
         for default in files:
-            config = loader._load_single_config(default, repository).config
             file = f"{default.config_path}.yaml"
+            if ".." in file.split("/"):
+                raise UserError(f"{file}: a defaults list may not lead out of the recipes", "put the file into them")
+            config = loader._load_single_config(default, repository).config
             if not isinstance(config, DictConfig):
                 raise UserError(f"{file}: expected keys and values")
             folder = _folder_of(file, folders, merged.notes)

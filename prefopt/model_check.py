@@ -9,6 +9,9 @@ from pathlib import Path
 from prefopt.errors import UserError
 from prefopt.model.files import model_folder
 
+_LONGEST_HEADER = 100_000_000
+"""Bytes: what the safetensors library itself reads at most."""
+
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -52,10 +55,14 @@ def local_folder(key: str, path: str) -> Path | None:
     """
     if path.startswith("demo://"):
         return None
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_file():
+    try:
+        folder = Path(path).expanduser()
+        if folder.is_dir():
+            return folder
+        is_file = folder.is_file()
+    except (OSError, RuntimeError) as error:  # a name longer than the system takes; the home of a user there is not
+        raise UserError(f"{key}: {path[:200]} cannot be looked up ({_said(error)})", "check the path") from None
+    if is_file:
         raise UserError(f"{key}: {path} is a file", "give the folder that holds config.json and the weights")
     # "owner/name" or "name" may be on the hub; anything else can only be a path.
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
@@ -74,15 +81,20 @@ def check_safetensors(key: str, file: Path) -> None:
     with open(file, "rb") as content:
         start = content.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        header = content.read(length) if 0 < length <= size - 8 else b""
+        header = content.read(length) if 0 < length <= min(size - 8, _LONGEST_HEADER) else b""
     try:
         tensors = json.loads(header)
-        ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise _damaged(key, file, f"its header cannot be read; it has {size} bytes") from None
+        ends = [int(entry["data_offsets"][1]) for name, entry in tensors.items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError):
+        said = f"it tells of a header of {length} bytes; it has {size} bytes"
+        raise _damaged(key, file, f"its header cannot be read: {said}") from None
     expected = 8 + length + max(ends, default=0)
     if size != expected:
         raise _damaged(key, file, f"it has {size} bytes, its header tells of {expected}")
+
+
+def _said(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _check_index(key: str, index: Path) -> None:

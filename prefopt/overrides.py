@@ -61,6 +61,10 @@ def parse(text: str) -> Override:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{text!r}: not valid UTF-8", "write paths and names in UTF-8") from None
     if "=" not in text and not text.startswith("~"):
         hint = did_you_mean(text.lstrip("-"), ["dry-run", "show-config", "config-dir", "multirun"])
         raise UserError(

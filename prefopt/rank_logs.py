@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefopt.masking import masked
+
 LOGS = "logs"
 VARIABLE = "PREFOPT_RANK_LOGS"
 """Names the folder to a rank; without it a rank writes to the stderr that it was given."""
@@ -32,7 +34,10 @@ def log_file(folder: Path, rank: int) -> Path:
 
 
 def capture() -> None:
-    """In a rank, as early as can be: stderr, also that of libraries in C, goes to this rank's file."""
+    """In a rank, as early as can be: stderr, also that of libraries in C, goes to this rank's file.
+
+    What libraries in C write of secrets is masked when the ranks have ended (`shown`), what Python writes at once.
+    """
     folder = os.environ.get(VARIABLE)
     if not folder:
         return
@@ -58,14 +63,17 @@ def holds(folder: Path, line: str) -> bool:
 
 @contextmanager
 def shown(folder: Path, ranks: range) -> Iterator[None]:
-    """Meanwhile what `ranks` write also appears on this process's stderr; all of it has when this ends."""
+    """Meanwhile what `ranks` write also appears on this process's stderr; all of it has when this ends.
+
+    Secrets are masked on the way, and in the files once this ends.
+    """
     ended = threading.Event()
-    files = {log_file(folder, rank): 0 for rank in ranks}
+    files = {log_file(folder, rank): (0, 0) for rank in ranks}
 
     def follow() -> None:
         while not ended.wait(0.1):
-            _copy_new(files)
-        _copy_new(files)
+            _copy_new(files, to_the_end=False)
+        _copy_new(files, to_the_end=True)
 
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()
@@ -74,17 +82,42 @@ def shown(folder: Path, ranks: range) -> Iterator[None]:
     finally:
         ended.set()
         follower.join()
+        for file in files:
+            _mask_file(file)
 
 
-def _copy_new(files: dict[Path, int]) -> None:
-    for path, done in files.items():
+def _mask_file(path: Path) -> None:
+    """Take out of a log what was written past Python's streams."""
+    try:
+        text = path.read_bytes()
+        clean = _masked_bytes(text)
+        if clean != text:
+            path.write_bytes(clean)
+    except OSError:  # there is none, or the disk is full: the rank's own words matter more
+        return
+
+
+def _masked_bytes(text: bytes) -> bytes:
+    return masked(text.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+
+def _copy_new(files: dict[Path, tuple[int, int]], to_the_end: bool) -> None:
+    """files: bytes shown, and bytes there were at the last look. to_the_end: also the beginning of a line.
+
+    Else that is shown when it has not grown since the last look: a secret that is being written is not cut in two.
+    """
+    for path, (done, seen) in files.items():
         try:
             with open(path, "rb") as file:
                 file.seek(done)
                 new = file.read()
         except OSError:  # not there yet
             continue
-        files[path] = done + len(new)
+        there = done + len(new)
+        if not to_the_end and there != seen:
+            new = new[: max(new.rfind(b"\n"), new.rfind(b"\r")) + 1]
+        files[path] = done + len(new), there
+        new = _masked_bytes(new)
         while new:
             try:
                 new = new[os.write(2, new) :]
@@ -152,7 +185,7 @@ def write_death(folder: Path, deaths: Mapping[int, Death]) -> dict[str, Any]:
     """exit.json for ranks that ended without writing one, where there is none yet; what it says."""
     message, hint = tell(folder, deaths)
     text = f"{message}\n  {hint}" if hint else message
-    said = {"exit_code": 1, "rank": cause(folder, deaths), "message": text}
+    said = {"exit_code": 1, "rank": cause(folder, deaths), "message": masked(text)}
     with suppress(OSError), open(folder / "exit.json", "x", encoding="utf-8") as file:
         json.dump(said, file)
     return said

@@ -50,16 +50,34 @@ def _decode(raw: bytes, place: str) -> str:
         ) from None
 
 
-def _parse(source: str, place: str) -> Any:
+class _TwiceError(Exception):
+    """An object names a key twice: which value is meant cannot be told."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return made
+
+
+def _parse(source: str, path: Path, line: int | None, what: str, hint: str) -> Any:
+    """A JSON text. line: of the file, where the text is one of its lines. what: the text should be."""
+    place = str(path) if line is None else f"{path}:{line}"
     try:
-        return json.loads(source)
+        return json.loads(source, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{place}: not valid JSON ({error.msg} at column {error.colno})",
-            "the line is cut short or damaged: repair or delete it",
-        ) from None
+        where = f"{path}:{error.lineno}" if line is None else place
+        raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno})", hint) from None
     except RecursionError:
-        raise UserError(f"{place}: JSON nested too deeply to be a row") from None
+        raise UserError(f"{place}: JSON nested too deeply to be {what}") from None
+    except _TwiceError as error:
+        raise UserError(
+            f"{place}: an object has the key {str(error)[:60]!r} twice", "leave one of the two out"
+        ) from None
+    except ValueError:
+        raise UserError(f"{place}: a number of more digits than can be read", "write it as text, or shorter") from None
 
 
 def read_jsonl(path: Path, label: str) -> Iterator[Row]:
@@ -69,7 +87,9 @@ def read_jsonl(path: Path, label: str) -> Iterator[Row]:
             raw = line.removeprefix(_BOM) if number == 1 else line
             if raw.strip():
                 place = f"{path}:{number}"
-                yield Row(label, number, as_object(_parse(_decode(raw, place), place), place))
+                hint = "the line is cut short or damaged: repair or delete it"
+                value = _parse(_decode(raw, place), path, number, "a row", hint)
+                yield Row(label, number, as_object(value, place))
 
 
 def read_json(path: Path, label: str) -> Iterator[Row]:
@@ -79,17 +99,8 @@ def read_json(path: Path, label: str) -> Iterator[Row]:
     if raw.lstrip()[:1] != b"[":
         yield from read_jsonl(path, label)
         return
-    source = _decode(raw, str(path))
-    try:
-        values = json.loads(source)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})",
-            "the file is cut short or damaged: copy or download it again",
-        ) from None
-    except RecursionError:
-        raise UserError(f"{path}: JSON nested too deeply to be rows") from None
-    for number, value in enumerate(values, 1):
+    hint = "the file is cut short or damaged: copy or download it again"
+    for number, value in enumerate(_parse(_decode(raw, str(path)), path, None, "rows", hint), 1):
         yield Row(label, number, as_object(value, f"{path}: element {number}"))
 
 
@@ -130,12 +141,18 @@ def read_parquet(path: Path, label: str) -> Iterator[Row]:
                 for value in batch.to_pylist():
                     number += 1
                     yield Row(label, number, value)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowException) as error:
-        raise UserError(
-            f"{path}: not a whole Parquet file ({_first_line(error)})", "copy or download it again"
-        ) from None
     except OSError as error:
+        if error.errno is None:  # Arrow's word for damaged content
+            raise _damaged(path, number, error) from None
         raise RunError(f"{path}: cannot be read ({_first_line(error)})") from error
+    except (pyarrow.ArrowException, ValueError, KeyError, TypeError, OverflowError) as error:
+        # The last four: text that is not UTF-8, two columns of one name, times that Python cannot hold.
+        raise _damaged(path, number, error) from None
+
+
+def _damaged(path: Path, rows_read: int, error: BaseException) -> UserError:
+    what = f"not a whole Parquet file, or one that cannot be read behind row {rows_read} ({_first_line(error)[:200]})"
+    return UserError(f"{path}: {what}", "copy or download it again")
 
 
 READERS: dict[str, Reader] = {

@@ -139,6 +139,7 @@ def recognise(rows: Sequence[Row], name: str, label: str) -> Recognised:
     for row in rows:
         for column, value in row.value.items():
             if seen.get(column) is None:
+                _check_name(column, row)
                 seen[column] = value
     filled = {column for column, value in seen.items() if value is not None} | set(_of_candidates(rows))
     if name != "auto":
@@ -149,11 +150,19 @@ def recognise(rows: Sequence[Row], name: str, label: str) -> Recognised:
         if known.matches(seen):
             return Recognised(known, frozenset(seen), frozenset(filled))
     shapes = "; ".join(f"{f.name} ({f.shape})" for f in FORMATS.values())
-    columns = ", ".join(str(column) for column in seen) or "none"
+    columns = ", ".join([column[:40] for column in seen][:40]) or "none"
     raise UserError(
         f"{label}: its columns ({columns}) fit no format that prefopt knows",
         f"rename columns, or set format to one of: {shapes}",
     )
+
+
+def _check_name(column: str, row: Row) -> None:
+    """Raises: UserError for a name that cannot be written down: half of a surrogate pair."""
+    try:
+        column.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{row.id}: the name of a column is not valid text: {column[:40]!r}", "rename it") from None
 
 
 def _of_candidates(rows: Sequence[Row]) -> Iterator[str]:

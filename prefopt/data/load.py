@@ -92,11 +92,15 @@ def open_source(source: SourceSettings, label: str | None = None) -> Source:
     """
     if not source.path:
         raise UserError("a data source has no path", "set path to a file, a saved folder or a hub name")
-    path = Path(source.path).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(source.path).expanduser()
+        is_dir, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError) as error:  # a name longer than the system takes; the home of a user there is not
+        raise UserError(f"{source.path[:200]}: cannot be looked up ({_brief(error)})", "check the path") from None
+    if is_dir:
         return _saved_folder(path, source, label)
     reader = reader_of(path)
-    if path.is_file():
+    if is_file:
         if reader is None:
             raise UserError(f"{path}: no reader for this kind of file", "known endings: " + ", ".join(READERS))
         return FileSource(label or path.name, path, reader)
@@ -142,6 +146,7 @@ def _saved_folder(path: Path, source: SourceSettings, label: str | None) -> Sour
 def _hub(source: SourceSettings, label: str | None) -> Source:
     import datasets
 
+    _check_no_builder(source.path)
     try:
         with quiet_hub():
             loaded = datasets.load_dataset(source.path, name=source.name, split=source.split)
@@ -155,6 +160,14 @@ def _hub(source: SourceSettings, label: str | None) -> Source:
     if not isinstance(loaded, datasets.Dataset):
         raise UserError(f"{source.path}: split {source.split!r} is not one table of rows")
     return DatasetSource(label or source.path, loaded)
+
+
+def _check_no_builder(name: str) -> None:
+    """Refuse what `datasets` calls its own readers: it would take whatever files lie in the working directory."""
+    from datasets import packaged_modules
+
+    if name in getattr(packaged_modules, "_PACKAGED_DATASETS_MODULES", ()):
+        raise UserError(f"{name}: a reader of datasets by that name, and no data set", "give the path of a file")
 
 
 def _brief(error: BaseException) -> str:

@@ -51,4 +51,4 @@ def check_needs(source: SourceSettings, recognised: Recognised, needs: frozenset
 
 
 def _list(columns: frozenset[str]) -> str:
-    return ", ".join(sorted(columns))
+    return ", ".join([column[:40] for column in sorted(columns)][:40])

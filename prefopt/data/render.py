@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prefopt.data.rows import Unusable
 from prefopt.data.template import Template, compiled_template
+from prefopt.data.template_limit import bounded, check_size, refused
 from prefopt.errors import UserError
 from prefopt.records import Candidate, Example, Message
 
@@ -31,14 +32,16 @@ class Renderer:
     def __call__(self, example: Example, candidates: tuple[Candidate, ...]) -> Rendered:
         """The text of `example`'s prompt and of these responses.
 
-        Raises: UserError for a conversation where there is no template; Unusable where the template refuses it.
+        Raises: UserError for a conversation where there is no template, or one that does not end; Unusable where the
+            template refuses the conversation.
         """
         if not example.is_chat:
             return Rendered(example.prompt[0].content, tuple(c.text for c in candidates))
         if self.tokenizer.chat_template is None:
             raise no_template(example.id)
-        (prompt,) = self._apply([example.prompt], True)
-        wholes = self._apply([(*example.prompt, Message("assistant", c.text)) for c in candidates], False)
+        (prompt,) = self._apply(example.id, [example.prompt], True)
+        answered = [(*example.prompt, Message("assistant", c.text)) for c in candidates]
+        wholes = self._apply(example.id, answered, False)
         responses = []
         for candidate, whole in zip(candidates, wholes):
             if not whole.startswith(prompt):
@@ -57,18 +60,29 @@ class Renderer:
         """The chat template, compiled; None where it does not give what `apply_chat_template` gives."""
         return compiled_template(self.tokenizer)
 
-    def _apply(self, dialogues: list[tuple[Message, ...]], add_generation_prompt: bool) -> list[str]:
-        from jinja2 import TemplateError
+    def _apply(self, row: str, dialogues: list[tuple[Message, ...]], add_generation_prompt: bool) -> list[str]:
+        from jinja2.exceptions import SecurityError
 
         turns = [[{"role": m.role, "content": m.content} for m in dialogue] for dialogue in dialogues]
         try:
-            if self._template is not None:
-                return [self._template(messages, add_generation_prompt) for messages in turns]
-            rendered = self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            raise Unusable("chat template refuses the row", str(error).strip() or type(error).__name__) from None
+            with bounded(row):
+                rendered = self._render(turns, add_generation_prompt)
+        except SecurityError as error:
+            raise refused(row, error) from None
+        except UserError:
+            raise
+        except Exception as error:  # a template is somebody's program: it may fail in any way
+            raise Unusable("chat template refuses the row", str(error).strip()[:200] or type(error).__name__) from None
+        for text, messages in zip(rendered, turns):
+            check_size(row, text, [message["content"] for message in messages])
+        return rendered
+
+    def _render(self, turns: list[list[dict[str, str]]], add_generation_prompt: bool) -> list[str]:
+        if self._template is not None:
+            return [self._template(messages, add_generation_prompt) for messages in turns]
+        rendered = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
         return [str(text) for text in rendered]
 
 

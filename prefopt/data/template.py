@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from prefopt.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -38,6 +40,8 @@ def compiled_template(tokenizer: PreTrainedTokenizerBase) -> Template | None:
             usual = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add)
             if template(messages, add) != usual:
                 return None
+    except UserError:  # it does not come to an end
+        raise
     except Exception:  # a template may refuse the probe in any way: rows are then rendered the usual way
         return None
     return template

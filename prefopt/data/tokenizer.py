@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefopt.data.hub import quiet_hub
+from prefopt.data.template_limit import bounded, check_size, refused
 from prefopt.errors import RunError, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -31,14 +33,17 @@ def load_tokenizer(path: str, revision: str | None = None, chat_template: str | 
         RunError where the hub cannot be reached.
     """
     from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     if path.startswith((".", "/", "~")) and not Path(path).expanduser().exists():
         raise UserError(f"{path}: there is no such model folder", f"working directory: {Path.cwd()}")
     try:
         with quiet_hub():
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(Path(path).expanduser()), revision=revision, trust_remote_code=False
-            )
+            place = str(Path(path).expanduser())
+            _check_no_code(path, get_tokenizer_config(place, revision=revision))
+            tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+    except UserError:
+        raise
     except Exception as error:  # tokenizers raises bare Exception for a damaged tokenizer.json
         brief = (str(error).strip().splitlines() or [""])[0][:200]
         if Path(path).exists():
@@ -60,6 +65,24 @@ def load_tokenizer(path: str, revision: str | None = None, chat_template: str | 
     return tokenizer
 
 
+def _check_no_code(path: str, config: Any) -> None:
+    """Raises: UserError for a tokenizer that is a class of its own: transformers would take another one in its place,
+    or run the code that it came with. config: tokenizer_config.json.
+    """
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    own = config.get("auto_map") if isinstance(config, Mapping) else None
+    if not own or (isinstance(own, Mapping) and not own.get("AutoTokenizer")):
+        return
+    name = str(config.get("tokenizer_class") or "")
+    if not name or tokenizer_class_from_name(name) is None:
+        raise UserError(
+            f"{path}: this tokenizer needs its own code ({name or 'tokenizer_config.json: auto_map'}), which prefopt"
+            " does not run",
+            "save it once as tokenizer.json where you trust it, or set model.tokenizer to another",
+        )
+
+
 def template_text(tokenizer: PreTrainedTokenizerBase, path: str, chat_template: str | None) -> str | None:
     """The text of the template that will be used, or None where neither settings nor tokenizer have one.
 
@@ -74,6 +97,8 @@ def template_text(tokenizer: PreTrainedTokenizerBase, path: str, chat_template: 
                     "save the one to use in a .jinja file and set data.chat_template to its path",
                 )
             return own["default"]
+        if own is not None and not isinstance(own, str):
+            raise UserError(f"{path}: the tokenizer's chat template is no text", "set data.chat_template")
         return own
     if "{{" in chat_template or "{%" in chat_template:
         return chat_template
@@ -94,16 +119,23 @@ def template_text(tokenizer: PreTrainedTokenizerBase, path: str, chat_template: 
 
 
 def _check_template(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
-    """Raises: UserError for a template that does not parse or puts two BOS in front."""
-    from jinja2 import TemplateError, TemplateSyntaxError
+    """Raises: UserError for a template that does not parse, end or stay in its sandbox, or puts two BOS in front."""
+    from jinja2 import TemplateSyntaxError
+    from jinja2.exceptions import SecurityError
 
-    name = where if len(where) < 80 and "\n" not in where else "data.chat_template"
+    name = where if len(where) < 200 and "\n" not in where and "{" not in where else "data.chat_template"
     try:
-        text = str(tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False))
+        with bounded(name):
+            text = str(tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False))
     except TemplateSyntaxError as error:
         raise UserError(f"{name}: the chat template does not parse (line {error.lineno}: {error.message})") from None
-    except (TemplateError, TypeError, ValueError):
+    except SecurityError as error:
+        raise refused(name, error) from None
+    except UserError:
+        raise
+    except Exception:
         return  # it may ask for a system turn, or for two turns: each row will say
+    check_size(name, text, ["x"])
     bos = tokenizer.bos_token
     if bos and text.startswith(bos + bos):
         raise UserError(f"{name}: the chat template begins with two BOS ({bos})", "take one of them out")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 from prefopt.errors import RunError, UserError
-
-ADAPTER_CONFIG = "adapter_config.json"
-"""The file by which a folder of adapters is known."""
+from prefopt.model.trust import ADAPTER_CONFIG, check_adapter_folder, check_model_folder, read_object
 
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -17,7 +14,8 @@ _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 def model_folder(path: str, revision: str | None = None) -> Path:
     """The local folder of a model: `path` itself, or the cached copy of a hub repository, downloaded if need be.
 
-    Raises: UserError for a local folder without config.json or weights, or a name that is no repository;
+    Raises: UserError for a local folder without config.json or weights, or with some that cannot be trusted
+        (`trust.py`), or a name that is no repository;
         RunError where the hub cannot be reached and the model is not in the local cache.
     """
     folder = Path(path).expanduser()
@@ -27,11 +25,7 @@ def model_folder(path: str, revision: str | None = None) -> Path:
         raise UserError(f"model.path: {path} has no config.json", "give a folder saved by transformers, or a hub name")
     if not (list(folder.glob("*.safetensors")) or list(folder.glob("pytorch_model*.bin"))):
         raise UserError(f"model.path: {path} has no weights (*.safetensors)", "copy the weights beside config.json")
-    if not list(folder.glob("*.safetensors")):
-        raise UserError(
-            f"model.path: {path} has only pickled weights (pytorch_model*.bin), which can run code when loaded",
-            "convert them to safetensors once, with a tool you trust",
-        )
+    check_model_folder(folder, path)
     return folder
 
 
@@ -57,9 +51,15 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 def adapter_folder(path: str) -> Path | None:
-    """The folder that `path` means where it holds adapters; None for a whole model or a hub name."""
+    """The folder that `path` means where it holds adapters; None for a whole model or a hub name.
+
+    Raises: UserError for adapters that cannot be trusted (`trust.py`).
+    """
     folder = Path(path).expanduser()
-    return folder if (folder / ADAPTER_CONFIG).is_file() else None
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return None
+    check_adapter_folder(folder)
+    return folder
 
 
 def base_of(folder: Path) -> str:
@@ -67,10 +67,10 @@ def base_of(folder: Path) -> str:
 
     Raises: UserError where they name none.
     """
-    base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
+    base = read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
         raise UserError(f"{folder / ADAPTER_CONFIG} does not name the model that the adapters belong to")
-    return str(base)
+    return base
 
 
 def fingerprint(folder: Path) -> str:

@@ -69,8 +69,15 @@ def _folder(settings: ModelSettings, path: str | None) -> Path:
 
 
 def _config(folder: Path, longest: int) -> PreTrainedConfig:
-    """The model's configuration with dropout off."""
-    config = AutoConfig.from_pretrained(folder)
+    """The model's configuration with dropout off.
+
+    Raises: UserError where transformers makes nothing of it, or its positions end before `longest`.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # what somebody wrote into config.json fails wherever it is looked at
+        said = _first_line(error) or type(error).__name__
+        raise UserError(f"model.path: {folder / 'config.json'} cannot be used: {said}", "copy it again") from None
     _check_positions(config, longest, folder)
     for name in _dropout_keys(config):
         setattr(config, name, 0.0)
@@ -91,14 +98,20 @@ def _weights(
     held = quantisation(settings.base if adapters else "plain", dtype)
     try:
         loaded: Any = kind.from_pretrained(
-            folder, config=config, dtype=dtype, quantization_config=held, output_loading_info=True
+            folder,
+            config=config,
+            dtype=dtype,
+            quantization_config=held,
+            output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
         )
         model, info = loaded
     except SafetensorError as error:
         raise UserError(
             f"model.path: a weights file in {folder} is cut or damaged ({_first_line(error)})", "copy it again"
         ) from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise UserError(f"model.path: {folder} does not load as a {what}: {_first_line(error)}") from None
     missing = sorted(set(info["missing_keys"]) - may_be_missing)
     if missing:

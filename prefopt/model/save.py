@@ -36,7 +36,7 @@ def save_model(
     state: the whole model's tensors, gathered from wherever they were sharded. start: the folder the run began with;
     its dropout settings, which training switched off, go back into the saved configuration. card: README.md.
     """
-    original = AutoConfig.from_pretrained(start).to_dict()
+    original = AutoConfig.from_pretrained(start, trust_remote_code=False).to_dict()
     config = policy.pretrained.config
     off = {k: getattr(config, k) for k, v in original.items() if "dropout" in k or k.endswith("_pdrop")}
     for name in off:

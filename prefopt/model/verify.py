@@ -48,13 +48,15 @@ def load_as_users_do(folder: str, scalar_head: bool, base: str, dtype: str) -> P
     else:
         held = {"dtype": "auto"}
     if not scalar_head:
-        return AutoModelForCausalLM.from_pretrained(folder, **held)
+        return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **held)
     if adapter_folder(folder) is not None:
         from peft import AutoPeftModelForSequenceClassification  # puts the trained head back too
 
-        loaded: Any = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=1, **held)
+        loaded: Any = AutoPeftModelForSequenceClassification.from_pretrained(
+            folder, num_labels=1, trust_remote_code=False, **held
+        )
         return loaded.get_base_model()
-    return AutoModelForSequenceClassification.from_pretrained(folder, **held)
+    return AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False, **held)
 
 
 def main(folder: str, probe_file: str, base: str = "plain", dtype: str = "float32") -> int:

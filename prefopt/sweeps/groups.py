@@ -13,6 +13,7 @@ from typing import Any
 
 from prefopt.errors import UserError, did_you_mean
 from prefopt.fill import SettingsError, from_mapping
+from prefopt.masking import refuse_secret
 from prefopt.overrides import parse, plain
 from prefopt.recipe_files import START_GROUPS, choices, search_path
 from prefopt.sweeps.settings import SCHEMAS
@@ -38,6 +39,8 @@ def split(
 
     Raises: UserError for a choice, key or value that there is not.
     """
+    for word in words:
+        refuse_secret(word.partition("=")[0], word)
     of_run = [word for word in words if not word.lstrip("+~").startswith(("hydra/", "hydra."))]
     chosen: dict[str, str] = {}
     values: dict[str, dict[str, Any]] = {group: {} for group in START_GROUPS}
@@ -55,6 +58,9 @@ def split(
         else:
             stated = recorded[group]
         made[group] = _fill(group, stated, values[group])
+    for group, settings in made.items():  # sweep.json has them, and a batch script
+        for key, value in asdict(settings).items():
+            refuse_secret(f"{group.replace('/', '.')}.{key}", value)
     given = frozenset(group for group in START_GROUPS if group in chosen or values[group])
     return of_run, Starting(made["hydra/launcher"], made["hydra/sweeper"], given)
 

@@ -162,7 +162,7 @@ def _seal(folder: Path, progress: Progress, made_by: dict[str, Any]) -> None:
 
 
 def _problem(path: Path) -> str:
-    """What is wrong with a checkpoint, or an empty string."""
+    """What is wrong with a checkpoint, or an empty string. Besides what its manifest names it holds nothing to load."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         for name, expected in manifest["files"].items():
@@ -174,9 +174,17 @@ def _problem(path: Path) -> str:
             with open(file, "rb") as content:
                 if hashlib.file_digest(content, "sha256").hexdigest() != expected["sha256"]:
                     return f"{name} has changed since it was written"
+        foreign = [p.name for p in sorted(path.iterdir()) if p.name not in manifest["files"] and _would_be_read(p)]
+        if foreign:
+            return f"{foreign[0]} is not in its manifest: somebody else put it there"
     except (OSError, ValueError, KeyError) as error:
         return f"its manifest cannot be read ({type(error).__name__})"
     return ""
+
+
+def _would_be_read(file: Path) -> bool:
+    """By us (`SavedParts` takes every part there is), or by another tool that takes this for one of its checkpoints."""
+    return file.match("*-*.safetensors") or file.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def prune(folder: Path, keep: int, best_step: int | None) -> None:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from prefopt.data.dataset import Prepared, prepare
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+from fuzz_rows import all_needs
+
+from prefopt.data.dataset import DropError, Prepared, prepare
 from prefopt.data.tokenizer import load_tokenizer
+from prefopt.errors import UserError
 from prefopt.settings import DataSettings, SourceSettings
 
 PAIRS = frozenset({"pairs"})
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+FILES = [p for p in sorted(DATA.rglob("*")) if p.is_file() and p.name != "README.md" and p.parent.name != "LICENSES"]
 
 
 def prepare_file(path: Path, tokenizer: str, tmp_path: Path, needs: frozenset[str] = PAIRS, **more: object) -> Prepared:
@@ -132,3 +139,39 @@ def test_a_tokenizer_that_marks_word_starts_keeps_one_bos_and_one_eos(shared, tm
     assert total["truncated"]["prompts"] > 100
     assert (prepared.train.prompt_lengths + prepared.train.response_lengths.reshape(-1, 2).max(axis=1)).max() <= 512
     assert all(example.prompt[0] == 1 for example in prepared.train)
+
+
+def num_rows_of(path: Path) -> int:
+    """Counted without prefopt."""
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    if ".jsonl" in path.name:
+        return sum(bool(line.strip()) for line in content.split(b"\n"))
+    return len(json.loads(content))
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(DATA).as_posix())
+def test_every_real_file_through_every_need_it_could_serve(path, chat, tmp_path):
+    """Every row is kept or named by each method's needs; a file that cannot serve is refused in one sentence."""
+    became = [what_becomes(path, chat, tmp_path, needs) for needs in all_needs()]
+    for one in became:
+        if isinstance(one, Prepared):
+            check_account(one, num_rows_of(path))
+        elif isinstance(one, DropError):
+            assert len(one.left_out) == one.report["total"]["read"] == num_rows_of(path)
+            assert all(row["reason"] and row["id"] for row in one.left_out)
+        else:
+            assert path.name in one.message
+            assert one.exit_code == 2
+            assert "\n" not in one.message
+    if path.parent.name in ("llamafactory", "medicalgpt", "hh_harmless", "stories_happy", "outputs"):
+        assert any(isinstance(one, Prepared) for one in became)
+
+
+def what_becomes(path: Path, tokenizer: str, folder: Path, needs: frozenset[str]) -> Prepared | UserError:
+    """The prepared file, or why it is refused."""
+    try:
+        return prepare_file(path, tokenizer, folder, needs, max_drop_fraction=1.0)
+    except UserError as error:
+        return error
