@@ -35,6 +35,7 @@ class Progress:
 
     best, best_step: best value of train.best_metric (larger is better) and when. evaluations_since_best: for early
     stopping. before, latest, at_best: evaluations before the first update, of the last time, and at the best step.
+    skipped: steps that were left out. collapse: what ended the run at this step, where the model had collapsed.
     """
 
     step: int = 0
@@ -44,6 +45,8 @@ class Progress:
     before: dict[str, float] = field(default_factory=dict)
     latest: dict[str, float] = field(default_factory=dict)
     at_best: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0
+    collapse: str = ""
 
 
 def checkpoints(folder: Path) -> list[Path]:
