@@ -77,6 +77,7 @@ def check_stopped(run_dir: Path, row: str, tensor: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_an_infinite_logit_names_its_row_alone(material: Material, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     words = material.words(run_dir)
@@ -192,7 +193,8 @@ def test_two_ranks_skip_the_same_steps(engine: str, material: Material, tmp_path
     for got, expected in zip(lines(two), lines(one), strict=True):
         assert got.keys() == expected.keys()
         assert got["step"] == expected["step"]
-        assert got.get("loss") == pytest.approx(expected.get("loss"), rel=1e-4)
+        for name in {"loss", "eval/heldout/loss"} & got.keys():  # a skipped step has none
+            assert got[name] == pytest.approx(expected[name], rel=1e-4)
     said = complaint(prefopt(material.words(tmp_path / "stop", "launch.num_processes=2", engine), material.cache))
     assert "logps and simpo not finite in " in said
     assert f"bad.jsonl:{ROW}" in said
