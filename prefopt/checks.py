@@ -15,7 +15,14 @@ from prefopt.memory_check import check_installed, check_memory
 from prefopt.model.files import adapter_folder, base_of
 from prefopt.model_check import check_model, check_safetensors, check_tokenizer
 from prefopt.needs import LIVE
-from prefopt.settings import DataSettings, MarginSettings, RunSettings, SourceSettings
+from prefopt.settings import (
+    DataSettings,
+    MarginSettings,
+    RunSettings,
+    SampleSettings,
+    SourceSettings,
+    TrainSettings,
+)
 
 
 def check(run: RunSettings) -> None:
@@ -36,6 +43,7 @@ def check(run: RunSettings) -> None:
     _check_numbers(run)
     check_memory(run)
     _check_evaluation(run, needs)
+    _check_trouble(run)
     check_engine(run, needs)
     check_launch(run.launch)
     if run.launch.num_processes is not None:
@@ -223,6 +231,32 @@ def _check_evaluation(run: RunSettings, needs: frozenset[str]) -> None:
             raise UserError("train.best_metric needs an evaluation set", where)
         if train.eval_every == "never":
             raise UserError("train.best_metric needs train.eval_every, which is never", "train.eval_every=epoch")
+
+
+def _check_trouble(run: RunSettings) -> None:
+    """What happens when numbers are not finite or the model collapses."""
+    train, limits = run.train, run.sample
+    _require(train.max_skipped_steps >= 1, "train.max_skipped_steps", train.max_skipped_steps, "1 or more")
+    if train.on_nonfinite == "stop" and train.max_skipped_steps != TrainSettings().max_skipped_steps:
+        raise UserError(
+            f"train.max_skipped_steps={train.max_skipped_steps} has no effect: train.on_nonfinite=stop skips none",
+            "train.on_nonfinite=skip_step, or leave it out",
+        )
+    is_steps = isinstance(limits.every, int) and not isinstance(limits.every, bool) and limits.every >= 1
+    _require(
+        is_steps or limits.every == "never", "sample.every", limits.every, "never, or a number of steps, 1 or more"
+    )
+    _require(0 <= limits.max_repetition < 1, "sample.max_repetition", limits.max_repetition, "in [0, 1)")
+    _require(limits.max_drift > 0, "sample.max_drift", limits.max_drift, "above 0")
+    if is_steps and not limits.count:
+        raise UserError(f"sample.every={limits.every} has no effect: sample.count is 0", "sample.count=32")
+    ineffective = [] if is_steps else ["on_collapse", "max_repetition", "max_drift"]
+    if train.eval_every == "never":
+        ineffective.append("max_drift")
+    for key in ineffective:
+        if getattr(limits, key) != getattr(SampleSettings(), key):
+            why = "train.eval_every" if is_steps else "sample.every"
+            raise UserError(f"sample.{key}={getattr(limits, key)} has no effect: {why} is never", "leave it out")
 
 
 def _require(holds: bool, key: str, value: Any, must_be: str) -> None:

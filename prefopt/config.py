@@ -21,7 +21,7 @@ from prefopt.masking import refuse_secret
 from prefopt.merge import Merged, check_choices, leaves, merge_files, origin_of, set_by, without_environment
 from prefopt.overrides import Choice, check_key, read_overrides
 from prefopt.recipe_files import search_path
-from prefopt.settings import RunSettings
+from prefopt.settings import RunSettings, SampleSettings
 
 NOT_IDENTITY = (
     "name",
@@ -30,6 +30,12 @@ NOT_IDENTITY = (
     "train.log_every",
     "train.save_every",
     "train.keep_checkpoints",
+    "train.on_nonfinite",
+    "train.max_skipped_steps",
+    "sample.every",
+    "sample.on_collapse",
+    "sample.max_repetition",
+    "sample.max_drift",
     "data.num_workers",
     "data.cache_dir",
     "launch",
@@ -37,7 +43,9 @@ NOT_IDENTITY = (
     "fsdp",
 )
 """Keys that do not decide the numbers: they may differ when a run is continued. Where a run takes place and by which
-engine changes rounding alone (1e-5 in float32), and a run that waits in a queue must find its folder elsewhere."""
+engine changes rounding alone (1e-5 in float32), and a run that waits in a queue must find its folder elsewhere. A run
+that ended on numbers that are not finite, or on a collapse, may go on with another answer to it: where a step is
+skipped the run would else have ended, so that there is no other run to mix it up with."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +160,8 @@ def _without_samples(run: RunSettings, merged: Merged) -> RunSettings:
     if not run.sample.count or held == "command line" or "rewards" not in make_loss(run.loss).needs:
         return run
     merged.notes.append(f"sample.count={run.sample.count} of {held} is left out: a reward model writes no answers")
-    return replace(run, sample=replace(run.sample, count=0))
+    usual, kept = SampleSettings(), ("max_new_tokens", "temperature", "top_p")
+    return replace(run, sample=replace(usual, **{key: getattr(run.sample, key) for key in kept}))
 
 
 def _loss_fields(method: str) -> set[str]:

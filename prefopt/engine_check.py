@@ -17,6 +17,7 @@ OWNED_BY_PREFOPT = {
     "scheduler": "optim.schedule and optim.warmup_ratio",
     "bf16": "model.dtype=bfloat16 or train.autocast=bf16",
     "fp16": "model.dtype=bfloat16 or train.autocast=bf16",
+    "torch_autocast": "train.autocast=bf16",
     "zero_force_ds_cpu_optimizer": "optim.name: an optimiser that is offloaded stays the one named there",
     "zero_allow_untested_optimizer": "optim.name",
 }
@@ -62,6 +63,12 @@ def _check_deepspeed(run: RunSettings, needs: frozenset[str]) -> None:
     for key, instead in OWNED_BY_PREFOPT.items():
         if key in config:
             raise UserError(f"deepspeed.config.{key} is set by prefopt", f"say it once, by {instead}")
+    if run.train.on_nonfinite != "stop":
+        raise UserError(
+            f"train.on_nonfinite={run.train.on_nonfinite} and deepspeed.config do not go together: DeepSpeed tells the"
+            " gradient's norm after its update, which cannot be taken back",
+            "deepspeed=none or fsdp=full_shard, or train.on_nonfinite=stop",
+        )
     where = "deepspeed.config.zero_optimization"
     if stage not in (0, 1, 2, 3):
         raise UserError(f"{where}.stage must be 0, 1, 2 or 3, not {stage}", "deepspeed=zero2")

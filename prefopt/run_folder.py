@@ -5,6 +5,8 @@ manifest.json     how it came about (`prefopt/manifest.py`)
 data.json         where the encoded data lie          data_report.json, left_out.jsonl   what became of each row
 lock.json         who works here now (`prefopt/lock.py`)    exit.json    how the ranks ended, written by one of them
 logs/rank-N.log   what rank N of the last start wrote to stderr
+nonfinite.json    tensors and rows that ended the run; nonfinite.jsonl: those of each step that was skipped
+samples.jsonl     answers before and after training, or of a model that has collapsed
 token_budget.json tokens per micro-batch from which step on, where it was measured or had to be lowered
 result.json       the last evaluation: the run is done
 """

@@ -123,7 +123,11 @@ class OptimSettings:
 
 @dataclass
 class TrainSettings:
-    """The loop."""
+    """The loop.
+
+    on_nonfinite: what a log-probability, a loss value or a gradient that is not finite does: stop ends the run,
+    skip_step leaves that step out, max_skipped_steps times at most.
+    """
 
     batch_size: int = 128
     epochs: float = 1.0
@@ -137,14 +141,25 @@ class TrainSettings:
     keep_checkpoints: int = 2
     best_metric: str | None = None
     early_stop_patience: int | None = None
+    on_nonfinite: str = one_of("stop", "skip_step")
+    max_skipped_steps: int = 5
     deterministic: bool = True
 
 
 @dataclass
 class SampleSettings:
-    """Answers to held-out prompts before and after training, written to samples.jsonl. count 0: none."""
+    """Answers to held-out prompts before and after training, written to samples.jsonl. count 0: none.
+
+    every: "never", or every so many steps besides, to see whether the model collapses; see `prefopt/train/collapse.py`.
+    on_collapse: what happens where a limit is passed. max_repetition: of answers, a share. max_drift: how far the
+    chosen responses may fall, nats per token.
+    """
 
     count: int = 0
+    every: Any = "never"
+    on_collapse: str = one_of("warn", "stop")
+    max_repetition: float = 0.5
+    max_drift: float = 1.0
     max_new_tokens: int = 128
     temperature: float = 1.0
     top_p: float = 1.0

@@ -99,6 +99,19 @@ def test_a_model_that_lacks_a_tensor_is_not_filled_up_at_random(
     refused(words, cache, tmp_path / "run", 2, "model.layers.1.mlp.up_proj.weight")
 
 
+def test_a_weight_that_is_not_a_number_names_file_and_tensor(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model, pairs, cache = material
+    broken = shutil.copytree(model, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    words = ["train", *overrides(broken, pairs, tmp_path / "run")]
+    said = refused(words, cache, tmp_path / "run", 2, f"{broken / 'model.safetensors'}: 1 of the 2048 numbers of ")
+    assert "model.layers.1.mlp.up_proj.weight are not finite" in said
+
+
 def test_rows_longer_than_the_models_positions(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
     model, _, cache = material
     rows = tmp_path / "long.jsonl"

@@ -94,6 +94,16 @@ def test_unknown_choice_names_the_near_ones(override: str, near: str) -> None:
         ("train=3", "expected keys and values"),
         ("optim.lr=nan", "expected a finite number"),
         ("model.dtype=fp16", "must be one of float32, bfloat16"),
+        ("model.dtype=float16", "must be one of float32, bfloat16"),
+        ("train.autocast=fp16", "must be one of none, bf16"),
+        ("train.on_nonfinite=skip", "must be one of stop, skip_step"),
+        ("train.max_skipped_steps=0", "must be 1 or more"),
+        ("train.max_skipped_steps=9", "has no effect: train.on_nonfinite=stop skips none"),
+        ("sample.every=0", "sample.every must be never, or a number of steps, 1 or more"),
+        ("sample.max_repetition=1", "must be in [0, 1)"),
+        ("sample.max_drift=0", "must be above 0"),
+        ("sample.on_collapse=stop", "has no effect: sample.every is never"),
+        ("sample.max_drift=3", "has no effect: sample.every is never"),
         ("train.seed=1,2", "add -m"),
         ("train.seed=${optim.lrr}", "optim.lrr"),
         ("train.seed=[1", "cannot be read"),
@@ -160,6 +170,8 @@ def test_name_and_folder_follow_from_recipe_and_settings() -> None:
         *("train.keep_checkpoints=3", "data.num_workers=2", "data.cache_dir=x", "launch.threads_per_process=2"),
         *("launch.num_nodes=2", "launch.node_rank=1", "launch.rendezvous=a:1", "launch.gpus_per_node=4"),
         *("launch.timeout_minutes=1", "loss.lam=1", "optim.lr=0.001"),
+        *("train.on_nonfinite=skip_step", "train.max_skipped_steps=9", "sample.every=5", "sample.on_collapse=stop"),
+        *("sample.max_repetition=0.2", "sample.max_drift=2"),
         *("launch.num_processes=2", "launch.device=cpu", "deepspeed=zero2", "fsdp=full_shard"),  # 1e-5 and no more
     ],
 )
@@ -258,6 +270,24 @@ def test_missing_config_dir_is_refused(tmp_path: Path) -> None:
 )
 def test_settings_that_cannot_work_together_are_refused(override: str, said: str) -> None:
     assert said in refusal(QUICKSTART, override)
+
+
+def test_answers_in_between_need_answers_and_a_drift_needs_evaluations() -> None:
+    assert "sample.every=5 has no effect: sample.count is 0" in refusal(QUICKSTART, "sample.count=0", "sample.every=5")
+    check(compose([QUICKSTART, "sample.every=5", "sample.on_collapse=stop", "sample.max_drift=2"]))
+    unseen = refusal(QUICKSTART, "sample.every=5", "sample.max_drift=2", "train.eval_every=never")
+    assert "sample.max_drift=2.0 has no effect: train.eval_every is never" in unseen
+
+
+def test_a_recipe_that_watches_answers_may_train_a_reward_model(tmp_path: Path) -> None:
+    text = (
+        "defaults: [override /model: tiny, override /data: manners]\nsample: {count: 4, every: 5, on_collapse: stop}\n"
+    )
+    folder = recipe(tmp_path, f"# @package _global_\n{text}")
+    composition = compose_with_origins(["recipe=mine", "loss=reward_bt"], folder)
+    check(composition.run)
+    assert composition.run.sample.every == "never"
+    assert any("sample.count=4" in note for note in composition.notes)
 
 
 def test_an_attention_kernel_has_no_effect_on_padded_rows() -> None:

@@ -32,6 +32,10 @@ ZERO = "deepspeed.config.zero_optimization"
         (["deepspeed=zero2", f"{ZERO}.offload_param={{device: cpu}}"], "no effect at stage 2"),
         (["deepspeed=zero3", f"{ZERO}.offload_param={{device: nvme}}"], "cannot be saved"),
         (["deepspeed=zero2", f"{ZERO}.compute_grad_norm=false"], "judged by their norm"),
+        (["deepspeed=zero2", "deepspeed.config.fp16={enabled: true}"], "deepspeed.config.fp16 is set by prefopt"),
+        (["deepspeed=zero2", "deepspeed.config.torch_autocast={enabled: true, dtype: fp16}"], "is set by prefopt"),
+        (["deepspeed=zero0", "train.on_nonfinite=skip_step"], "tells the gradient's norm after its update"),
+        (["deepspeed=zero3", "train.on_nonfinite=skip_step"], "tells the gradient's norm after its update"),
         (["deepspeed=zero2", "deepspeed.config.zero_force_ds_cpu_optimizer=true"], "is set by prefopt"),
     ],
 )

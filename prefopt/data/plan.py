@@ -54,6 +54,12 @@ class Plan:
             start = end
         return float(len(self.epoch_ends))
 
+    def is_due(self, every: str | int, step: int) -> bool:
+        """Whether "epoch", "never" or every n steps falls on `step` steps done."""
+        if every == "epoch":
+            return step in self.epoch_ends
+        return every != "never" and step % int(every) == 0
+
 
 def make_plan(
     counts: np.ndarray,

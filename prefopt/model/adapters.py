@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.model.files import base_of
+from prefopt.model.finite import check_finite
 from prefopt.model.load import load_policy
 from prefopt.model.policy import Policy
 from prefopt.settings import ModelSettings
@@ -17,4 +18,5 @@ def load_merged(settings: ModelSettings, folder: Path, *, longest: int) -> Polic
 
     base = load_policy(settings, base_of(folder), longest=longest, adapters=False)
     adapted: Any = PeftModel.from_pretrained(base.pretrained, str(folder))
+    check_finite(adapted, folder)
     return Policy(adapted.merge_and_unload(), base.layout)

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from prefopt.errors import UserError
 from prefopt.model.files import model_folder
+from prefopt.model.finite import check_finite
 from prefopt.model.policy import HEAD, Policy, RewardPolicy
 from prefopt.model.quantised import quantisation
 from prefopt.model.recompute import recompute_layers
@@ -29,8 +30,8 @@ def load_policy(settings: ModelSettings, path: str | None = None, *, longest: in
 
     Dropout is off, so that the policy before its first update gives the log-probabilities of its own reference.
 
-    Raises: UserError for a folder that is no causal language model, lacks weights or has broken ones, or whose
-        positions end before `longest`.
+    Raises: UserError for a folder that is no causal language model, lacks weights or has broken ones (numbers that are
+        not finite among them), or whose positions end before `longest`.
     """
     folder = _folder(settings, path)
     config = _config(folder, longest)
@@ -119,6 +120,7 @@ def _weights(
             f"model.path: {folder} lacks {len(missing)} weights, the first is {missing[0]}",
             "they would start at random; copy the whole model",
         )
+    check_finite(model, folder)
     return model
 
 

@@ -197,7 +197,8 @@ def _assumed(run: RunSettings, place: Place, sharding: Sharding, work: Workload)
         f"preparing: {TOKENS_PER_SECOND_OF_A_WORKER:,.0f} tokens a second of each of"
         f" {run.data.num_workers or USUAL_WORKERS} workers; saving: {DISK_RATE / 1e9:g} GB/s, written and read again",
         "not counted: starting and loading the model"
-        + (f", sampling {run.sample.count} answers twice" if run.sample.count else ""),
+        + (f", sampling {run.sample.count} answers twice" if run.sample.count else "")
+        + (f" and every {run.sample.every} steps" if run.sample.every != "never" else ""),
     ]
     if run.model.layout in ("auto", "shared"):
         found.append("prompts are shared by their responses, which this model allows as far as is known")

@@ -35,7 +35,8 @@ class Progress:
 
     best, best_step: best value of train.best_metric (larger is better) and when. evaluations_since_best: for early
     stopping. before, latest, at_best: evaluations before the first update, of the last time, and at the best step.
-    evaluation_due: the one that belongs to this step has not been made, because somebody asked to stop.
+    skipped: steps that were left out. collapse: what ended the run at this step, where the model had collapsed.
+    looks_due: evaluation and samples of this step have not been made, because somebody asked to stop.
     """
 
     step: int = 0
@@ -45,7 +46,9 @@ class Progress:
     before: dict[str, float] = field(default_factory=dict)
     latest: dict[str, float] = field(default_factory=dict)
     at_best: dict[str, float] = field(default_factory=dict)
-    evaluation_due: bool = False
+    skipped: int = 0
+    collapse: str = ""
+    looks_due: bool = False
 
 
 def checkpoints(folder: Path) -> list[Path]:

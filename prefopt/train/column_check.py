@@ -30,6 +30,19 @@ def _number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
+def of_one_token(run: RunSettings) -> float:
+    """`FLOAT32` or `BFLOAT16`, by what the run computes in."""
+    return BFLOAT16 if run.model.dtype == "bfloat16" or run.train.autocast == "bf16" else FLOAT32
+
+
+def allowed(run: RunSettings, tokens: float, number: float) -> float:
+    """How far apart a response's log-probability may lie where it is computed twice, in nats.
+
+    tokens: of the response. number: the log-probability; a long response's sum is large, and its rounding with it.
+    """
+    return of_one_token(run) * max(tokens**0.5, abs(number) / 10)
+
+
 def compare(
     run: RunSettings, measure: Measure, file: Path, column: np.ndarray, places: np.ndarray, again: np.ndarray
 ) -> float:
@@ -37,7 +50,6 @@ def compare(
 
     Raises: RunError where a difference is beyond what the arithmetic explains.
     """
-    of_one_token = BFLOAT16 if run.model.dtype == "bfloat16" or run.train.autocast == "bf16" else FLOAT32
     largest, start = 0.0, 0
     for place in places:
         own = measure.rows.responses_of(int(place))
@@ -47,13 +59,12 @@ def compare(
             start += len(kept)
             difference = abs(float(kept.sum() - found.sum()))
             largest = max(largest, difference)
-            # A long response's sum is large, and its rounding with it.
-            allowed = of_one_token * max(float(measure.tokens[response]) ** 0.5, abs(float(kept.sum())) / 10)
-            if not difference <= allowed:
+            most = allowed(run, float(measure.tokens[response]), float(kept.sum()))
+            if not difference <= most:
                 row = measure.rows[int(place)].id
                 raise RunError(
                     f"{file}: {row} scores {found.sum():.6g} and not {kept.sum():.6g} as this file has it"
-                    f" ({difference:.3g} apart, {allowed:.3g} allowed)",
+                    f" ({difference:.3g} apart, {most:.3g} allowed)",
                     "the file is damaged or was made by other code: remove it, and its rows are scored anew",
                 )
     return largest

@@ -18,6 +18,7 @@ from prefopt.batch import CoupledLoss, Loss, MicroBatch, Responses, WholeStep
 from prefopt.model.forward import respond
 from prefopt.train.attempt import Attempt
 from prefopt.train.engine import Engine
+from prefopt.train.nonfinite import Findings, rows_of
 
 COUPLED = frozenset({"kl", "step"})
 """Needs that this module serves."""
@@ -51,21 +52,24 @@ def observe(
     micro_batches: Iterable[MicroBatch],
     baseline: Iterable[MicroBatch],
     attempt: Attempt | None = None,
+    findings: Findings | None = None,
 ) -> Coupling:
     """Look at the whole step without gradients, dropout off; every rank must call.
 
     micro_batches: this rank's share, as it will be trained on. baseline: its share of responses to other prompts.
+    findings: is told of baseline rows whose numbers are not finite; those of the step itself are met again in it.
 
     Raises: OutOfMemory on every rank where a micro-batch does not fit on one of them.
     """
     if not loss.needs & COUPLED:
         return Coupling(None, None, [])
     attempt = attempt or Attempt(engine, "a pass over the step")
+    findings = findings or Findings(engine.device)
     was_training = engine.module.training
     engine.module.eval()
     try:
         with torch.no_grad():
-            kl = _mean_logratio(engine, baseline, attempt) if "kl" in loss.needs else None
+            kl = _mean_logratio(engine, baseline, attempt, findings) if "kl" in loss.needs else None
             if "step" not in loss.needs:
                 return Coupling(kl, None, [])
             return Coupling(kl, *_observed(engine, cast(CoupledLoss, loss), micro_batches, attempt))
@@ -73,11 +77,13 @@ def observe(
         engine.module.train(was_training)
 
 
-def _mean_logratio(engine: Engine, baseline: Iterable[MicroBatch], attempt: Attempt) -> Tensor:
+def _mean_logratio(engine: Engine, baseline: Iterable[MicroBatch], attempt: Attempt, findings: Findings) -> Tensor:
     """[] mean of policy minus reference log-probability over the responses of all ranks."""
     totals = torch.zeros(2, dtype=torch.float64, device=engine.device)
-    for responses, real in _responses(engine, baseline, frozenset(), attempt):
-        if real:
+    for responses, micro_batch in _responses(engine, baseline, frozenset(), attempt):
+        if micro_batch.real:
+            ids = micro_batch.batch.ids
+            findings.add(ids, {"kl": rows_of(responses.example, responses.logratios, len(ids))})
             totals += torch.stack((responses.logratios.sum(), torch.ones_like(responses.logratios).sum()))
     attempt.agree()
     total, count = engine.all_reduce(totals)
@@ -89,8 +95,8 @@ def _observed(
 ) -> tuple[Tensor, list[slice]]:
     """What the loss observes of all ranks, in their order, and where each micro-batch of this rank has its share."""
     parts = [
-        (values if real else values[:0])
-        for responses, real in _responses(engine, micro_batches, loss.needs, attempt)
+        (values if micro_batch.real else values[:0])
+        for responses, micro_batch in _responses(engine, micro_batches, loss.needs, attempt)
         for values in [loss.observe(responses).detach()]
     ]
     attempt.agree()
@@ -107,11 +113,11 @@ def _observed(
 
 def _responses(
     engine: Engine, micro_batches: Iterable[MicroBatch], needs: frozenset[str], attempt: Attempt
-) -> Iterator[tuple[Responses, bool]]:
+) -> Iterator[tuple[Responses, MicroBatch]]:
     """Those of this rank's micro-batches, up to one that does not fit."""
     for micro_batch in micro_batches:
         with attempt.watch(micro_batch):
             responses = respond(engine, micro_batch.batch.to(engine.device), needs)
         if attempt.failed is not None:
             return
-        yield responses, micro_batch.real
+        yield responses, micro_batch

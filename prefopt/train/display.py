@@ -61,9 +61,10 @@ class Display:
 
 def summarise(metrics: dict[str, float]) -> str:
     """The numbers people watch, in one line."""
-    parts = [f"loss {metrics['loss']:.4f}"]
+    parts = [f"loss {metrics['loss']:.4f}" if "loss" in metrics else "skipped"]
     if "rewards/accuracy" in metrics:
         parts.append(f"accuracy {metrics['rewards/accuracy']:.3f}")
+    if "rewards/margin" in metrics:
         parts.append(f"margin {metrics['rewards/margin']:+.3f}")
     if "tokens_per_second" in metrics:
         parts.append(f"{metrics['tokens_per_second']:.0f} tokens/s")

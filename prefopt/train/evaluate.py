@@ -8,12 +8,12 @@ from itertools import count
 import torch
 
 from prefopt.batch import Loss, MicroBatch
-from prefopt.errors import RunError
 from prefopt.model.forward import respond
 from prefopt.train.attempt import Attempt
 from prefopt.train.couple import observe
 from prefopt.train.engine import Engine
-from prefopt.train.metrics import Tally, means, nonfinite, tally_batch
+from prefopt.train.metrics import Tally, means, tally_batch
+from prefopt.train.nonfinite import Findings, NonFiniteError
 from prefopt.train.rows import Rows
 from prefopt.train.signals import StopFlag
 
@@ -34,8 +34,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Means over the set, the same for any number of ranks and any token budget.
 
-    Raises: RunError where a log-probability or a loss value is not finite. EvaluationStopped on every rank after a
-        signal to one of them; the policy then trains on as if nothing had been evaluated.
+    Raises, on every rank: NonFiniteError where a log-probability or a loss value is not finite. EvaluationStopped after
+        a signal to one of them; the policy then trains on as if nothing had been evaluated.
     """
     engine.module.eval()
     try:
@@ -52,22 +52,23 @@ def _evaluate(
 
     tally = Tally()
     weights: dict[str, float] = {}
-    bad = torch.zeros((), dtype=torch.int64, device=engine.device)
+    findings = Findings(engine.device)
     with torch.no_grad():
         baseline = () if rows.baseline is None else everything(rows.baseline)
-        coupling = observe(engine, loss, everything(rows), baseline, Attempt(engine, f"evaluation of {rows.name}"))
+        attempt = Attempt(engine, f"evaluation of {rows.name}")
+        coupling = observe(engine, loss, everything(rows), baseline, attempt, findings)
         for number, micro_batch in enumerate(everything(rows)):
-            responses = respond(engine, micro_batch.batch.to(engine.device), loss.needs)
-            responses = coupling.inform(responses, number)
+            batch = micro_batch.batch.to(engine.device)
+            responses = coupling.inform(respond(engine, batch, loss.needs), number)
             output = loss(responses)
             tally_batch(tally, responses, output, micro_batch.real)
-            bad = bad + nonfinite(responses, output) * int(micro_batch.real)
+            if micro_batch.real:
+                findings.look(batch, responses, output)
             weights = {c.name: c.weight for c in output.components}
-    tally.add("_nonfinite", bad, 0)
+    tally.add("_nonfinite", findings.count, 0)
     totals = tally.reduce(engine.all_reduce, engine.device)
-    num_bad = int(totals.pop("_nonfinite")[0])
-    if num_bad:
-        raise RunError(f"evaluation of {rows.name}: {num_bad} log-probabilities or loss values are not finite")
+    if totals.pop("_nonfinite")[0]:
+        raise NonFiniteError(f"evaluation of {rows.name}", findings.named(engine.gather))
     found = means(totals, weights)
     return found if coupling.kl is None else {**found, "kl": coupling.kl.item()}
 

@@ -1,9 +1,9 @@
-"""A step, repeated with half the token budget where it does not fit."""
+"""A step, repeated with half the token budget where it does not fit, and left out where the run may do without it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,7 +13,11 @@ from prefopt.train.attempt import OutOfMemory, TooLarge
 from prefopt.train.budget import TokenBudget
 from prefopt.train.engine import Engine
 from prefopt.train.loader import Loader, StepWork
+from prefopt.train.nonfinite import NonFiniteError
+from prefopt.train.skips import Skips
 from prefopt.train.step import train_step
+
+T = TypeVar("T")
 
 
 class RandomState:
@@ -31,26 +35,25 @@ class RandomState:
             torch.cuda.set_rng_state(self._cuda, self._device)
 
 
-def fitted_step(
+def fitted(
     engine: Engine,
-    loss: Loss,
     loader: Loader,
     budget: TokenBudget,
     step: int,
-    stop: bool,
     say: Callable[[str], None],
-) -> tuple[dict[str, Any], StepWork]:
-    """One optimiser step with the budget in force, or with the half of it that fits; what `train_step` gives, and the
-    work as it was cut in the end. The smaller budget stays for the rest of the run.
+    do: Callable[[StepWork], T],
+) -> tuple[T, StepWork]:
+    """What `do` makes of a step's rows with the budget in force, or with the half of it that fits, which stays for the
+    rest of the run; and the work as it was cut in the end.
 
-    Raises: RunError where a row alone does not fit; whatever `train_step` raises.
+    Raises: RunError where a row alone does not fit; whatever `do` raises.
     """
     random = RandomState(engine.device)
     while True:
         tokens = budget.at(step)
         work = loader.take(step, tokens)
         try:
-            return train_step(engine, loss, work.micro_batches, step, stop, work.baseline, work.spare), work
+            return do(work), work
         except OutOfMemory as error:
             found = error.found
         # Outside of the handler, so that nothing of the failed pass is held by the error's frames.
@@ -59,6 +62,35 @@ def fitted_step(
         smaller = _smaller(found, tokens, step)
         budget.set(step, smaller)
         say(f"step {step + 1} did not fit in {tokens} tokens: repeated with {smaller}, which stays")
+
+
+def fitted_step(
+    engine: Engine,
+    loss: Loss,
+    loader: Loader,
+    budget: TokenBudget,
+    step: int,
+    stop: bool,
+    say: Callable[[str], None],
+    skips: Skips | None = None,
+) -> tuple[dict[str, Any], StepWork]:
+    """One optimiser step, `fitted`; what `train_step` gives. skips: which steps may be left out, without an update;
+    None: none may.
+
+    Raises: as `fitted` and `train_step`.
+    """
+
+    def train(work: StepWork) -> dict[str, Any]:
+        try:
+            return train_step(engine, loss, work.micro_batches, step, stop, work.baseline, work.spare)
+        except NonFiniteError as error:
+            if skips is None:
+                raise
+            seen = skips.take(error)
+        engine.discard_gradients()
+        return seen
+
+    return fitted(engine, loader, budget, step, say, train)
 
 
 def _smaller(found: list[TooLarge], tokens: int, step: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,10 +28,10 @@ from prefopt.model.layout import settle_layout
 from prefopt.model.load import load_policy, load_reward_policy
 from prefopt.settings import RunSettings, load
 from prefopt.train import checkpoint
-from prefopt.train.answers import KeptAnswers
 from prefopt.train.budget import TokenBudget
 from prefopt.train.card import model_card
 from prefopt.train.checkpoint import Progress
+from prefopt.train.collapse import Watch
 from prefopt.train.columns import attach_columns, make_rows
 from prefopt.train.display import Display, summarise
 from prefopt.train.engine import Engine
@@ -41,10 +42,11 @@ from prefopt.train.live_reference import attach_live_reference
 from prefopt.train.loader import Loader
 from prefopt.train.measure import measure_budget
 from prefopt.train.mismatched import longest_row
+from prefopt.train.nonfinite import recorded
 from prefopt.train.optim import learning_rates
-from prefopt.train.sample import sample
 from prefopt.train.signals import StopFlag
-from prefopt.train.step import NonFiniteError
+from prefopt.train.skips import Skips
+from prefopt.train.step_zero import check_start
 from prefopt.train.track import Clock, MetricsFile, Tracker
 from prefopt.train.work import balance
 
@@ -85,9 +87,12 @@ class Trainer:
         self.progress = resumed or Progress()
         self.has_saved = self.is_rehearsed = resumed is not None
         done = resumed.step if resumed else -1  # what was logged after the checkpoint is logged again
-        evaluated = not self.progress.evaluation_due
-        self.metrics = MetricsFile(run_dir / "metrics.jsonl", done, evaluated, self.engine.is_main)
+        looked = not self.progress.looks_due
+        self.metrics = MetricsFile(run_dir / "metrics.jsonl", done, looked, self.engine.is_main)
         self.tracker = Tracker(self.engine, self.settings, run_dir)
+        self.skips = Skips(self.engine, run_dir, self.progress, say)
+        asked = next(iter(self.eval_rows.values()), self.rows)
+        self.watch = Watch(self.engine, self.tokenizer, asked, run_dir, self.progress)
 
     def _load_model(self) -> int:
         """The policy under its engine, its layout settled; returns the tokens of the longest sequence."""
@@ -126,7 +131,7 @@ class Trainer:
         path, progress, complaints = found
         for complaint in complaints:
             self.display.say(f"checkpoint {complaint}")
-        if self.engine.is_main:
+        if self.engine.is_main and not progress.collapse:
             checkpoint.prune(path.parent, self.settings.train.keep_checkpoints, progress.best_step)
         if other := checkpoint.load(self.engine, path):
             self.display.say(other)
@@ -141,15 +146,15 @@ class Trainer:
         started = time.perf_counter()
         progress, num_steps = self.progress, len(self.plan)
         with self.display, self.stop_flag, ExitStack() as opened:
+            opened.enter_context(recorded(self.dir, self.engine.is_main, progress))
             self.display.steps(progress.step, num_steps)
-            if progress.step == 0:
-                self._evaluate_first()
-            answers = KeptAnswers(self.dir / "samples_before.json", self.engine.is_main)
-            if progress.step == 0:
-                answers.write(self._sample())
-            clock = Clock(self.engine)
+            self._end_if_collapsed(progress.collapse)
             loader = opened.enter_context(Loader(self.plan, self.rows, self.engine))
-            if self._evaluation_is_cut_short():  # that of the checkpoint's step, which a signal had cut short before
+            if progress.step == 0:
+                check_start(self.engine, self.loss, loader, self.budget, self.display.say)
+                self._look_first()
+            clock = Clock(self.engine)
+            if self._looks_are_cut_short():  # those of the checkpoint's step, which a signal had cut short before
                 raise self._stopped()
             for step in range(progress.step, num_steps):
                 if self._patience_is_over():
@@ -158,31 +163,27 @@ class Trainer:
                     break
                 clock.restart()
                 stop = self._step(step, loader, clock, bool(self.stop_flag))
-                is_last = step + 1 == num_steps
-                progress.evaluation_due = is_last or _due(self.settings.train.eval_every, step + 1, self.plan)
-                stop = stop or self._evaluation_is_cut_short()
-                is_due = _due(self.settings.train.save_every, step + 1, self.plan)
+                progress.looks_due, is_last = True, step + 1 == num_steps
+                stop = stop or self._looks_are_cut_short()
+                is_due = self.plan.is_due(self.settings.train.save_every, step + 1)
                 if stop or is_last or is_due or self._patience_is_over():
                     self._save()
                 if stop:
                     raise self._stopped()
                 if self.has_saved and not is_last:
                     self._rehearse()
-            self._finish(answers, started)
+            self._finish(started)
 
     def _step(self, step: int, loader: Loader, clock: Clock, stop: bool) -> bool:
         self.engine.set_lr(self.rates[step])
-        try:
-            result, work = fitted_step(self.engine, self.loss, loader, self.budget, step, stop, self.display.say)
-        except NonFiniteError as error:
-            if self.engine.is_main:
-                (self.dir / "nonfinite.json").write_text(json.dumps({"step": step + 1, "rows": error.rows}, indent=1))
-            raise
+        result, work = fitted_step(
+            self.engine, self.loss, loader, self.budget, step, stop, self.display.say, self.skips
+        )
         self.progress.step = step + 1
         units, tokens, stop_asked = result.pop("units"), result.pop("tokens"), result.pop("stop")
         timings = clock.read(tokens, units[Unit.PAIR] or units[Unit.RESPONSE], loader.seconds_waited())
         place = {"step": step + 1, "epoch": self.plan.epoch(step + 1)}
-        if (step + 1) % self.settings.train.log_every == 0 or step + 1 == len(self.plan):
+        if (step + 1) % self.settings.train.log_every == 0 or step + 1 == len(self.plan) or "skipped" in result:
             wasted = balance(self.rows, work.dealt, self.engine.policy.layout)
             values = {**place, "lr": self.rates[step], **result, **wasted, **timings}
             self.metrics.write(values)
@@ -197,8 +198,8 @@ class Trainer:
             STOPPED,
         )
 
-    def _evaluate_first(self) -> None:
-        """The evaluation before the first update.
+    def _look_first(self) -> None:
+        """Evaluation and answers before the first update.
 
         Raises: UserError after a signal, when there is nothing to save yet.
         """
@@ -209,17 +210,25 @@ class Trainer:
         name, known = self.settings.train.best_metric, self.progress.before
         if name is not None and name not in known:
             raise UserError(f"train.best_metric: no evaluation gives {name}", did_you_mean(name, known))
+        self.watch.keep()
+        self._end_if_collapsed(self._look())
 
-    def _evaluation_is_cut_short(self) -> bool:
-        """Make the evaluation that is due, if one is; True, and it stays due, where a signal cut it short."""
-        if not self.progress.evaluation_due:
+    def _looks_are_cut_short(self) -> bool:
+        """Evaluate and sample as far as due after this step; True, and they stay due, where a signal cut that short."""
+        progress, train = self.progress, self.settings.train
+        if not progress.looks_due:
             return False
+        is_last = progress.step == len(self.plan)
+        is_judged = is_last or self.plan.is_due(train.eval_every, progress.step)
         try:
-            values = self._evaluate()
+            values = self._evaluate() if is_judged else {}
         except EvaluationStopped:
             return True
-        self.progress.evaluation_due = False
-        self._judge(values)
+        if is_last or self.plan.is_due(self.settings.sample.every, progress.step):
+            self._end_if_collapsed(self._look())
+        progress.looks_due = False
+        if is_judged:
+            self._judge(values)
         return False
 
     def _evaluate(self) -> dict[str, float]:
@@ -255,16 +264,30 @@ class Trainer:
         patience = self.settings.train.early_stop_patience
         return patience is not None and self.progress.evaluations_since_best >= patience
 
-    def _sample(self) -> list[str]:
-        settings = self.settings.sample
-        if not settings.count:
-            return []
-        rows = next(iter(self.eval_rows.values()), self.rows)
-        return sample(self.engine, self.tokenizer, rows, settings, self.settings.train.seed)
+    def _look(self) -> str:
+        """Answers as the model gives them now, where they are asked for: their numbers; what has collapsed."""
+        values, collapse = self.watch.look(self.display.say)
+        if values:
+            self.metrics.write({"step": self.progress.step, "epoch": self.plan.epoch(self.progress.step), **values})
+            self.tracker.log(values, self.progress.step)
+        return collapse
 
-    def _save(self) -> None:
+    def _end_if_collapsed(self, collapse: str) -> None:
+        """Save beside the checkpoints there are and raise RunError, where the run is not to go on."""
+        is_over = bool(collapse) and self.settings.sample.on_collapse == "stop"
+        self.progress.collapse = collapse if is_over else ""
+        if is_over:
+            if self.progress.step:
+                self._save(keep=sys.maxsize)
+            self.watch.compare()
+            raise self.watch.error(collapse)
+
+    def _save(self, keep: int | None = None) -> None:
+        """keep: how many checkpoints stay; None: as the recipe says."""
         self.metrics.sync()
-        checkpoint.save(self.engine, self.dir / "checkpoints", self.progress, self.settings.train.keep_checkpoints)
+        self.skips.sync()
+        keep = keep or self.settings.train.keep_checkpoints
+        checkpoint.save(self.engine, self.dir / "checkpoints", self.progress, keep)
         self.has_saved = True
 
     def _rehearse(self) -> None:
@@ -277,7 +300,7 @@ class Trainer:
             self.display.say(f"the model can be saved: a fresh process finds its log-probabilities to {difference:.1e}")
             self.is_rehearsed = True
 
-    def _finish(self, answers: KeptAnswers, started: float) -> None:
+    def _finish(self, started: float) -> None:
         """The best weights if they were asked for, samples, the model folder, result.json."""
         progress = self.progress
         if progress.best_step is not None and progress.best_step != progress.step:
@@ -288,7 +311,7 @@ class Trainer:
             checkpoint.load_weights(self.engine, best)
             progress.step, progress.latest = progress.best_step, progress.at_best
         after = progress.latest
-        answers.compare(self._sample(), next(iter(self.eval_rows.values()), self.rows), self.dir / "samples.jsonl")
+        self.watch.compare()
         card = model_card(self.settings, progress.before, after, len(self.plan))
         difference = save_and_verify(
             self.engine, self.tokenizer, self.start_folder, self.rows, self.dir / "model", card
@@ -301,6 +324,7 @@ class Trainer:
             result = {
                 "state": "done",
                 "steps": progress.step,
+                "skipped": progress.skipped,
                 "reference_rows_scored": self.reference_rows_scored,
                 "seconds": time.perf_counter() - started,
                 "before": progress.before,
@@ -309,13 +333,6 @@ class Trainer:
                 "reload_difference": difference,
             }
             write_text(self.dir / "result.json", json.dumps(result, indent=1))
-
-
-def _due(every: str | int, step: int, plan: Plan) -> bool:
-    """Whether "epoch", "never" or every n steps falls on `step` steps done."""
-    if every == "epoch":
-        return step in plan.epoch_ends
-    return every != "never" and step % int(every) == 0
 
 
 def _make_deterministic(settings: RunSettings) -> None:

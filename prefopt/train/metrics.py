@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from prefopt.batch import LossOutput, Responses, Unit
+from prefopt.batch import LossOutput, Responses
 
 
 class Tally:
@@ -73,37 +73,6 @@ def _of_labels(responses: Responses, output: LossOutput) -> dict[str, Tensor]:
         found[f"rewards/{name}"], found[f"logps/{name}"] = output.rewards[rows], responses.logps[rows]
         found[f"length/{name}"] = responses.lengths[rows]
     return found
-
-
-def nonfinite(responses: Responses, output: LossOutput) -> Tensor:
-    """[] how many log-probabilities (or rewards of a scalar head) and loss values of this batch are not finite."""
-    bad = (~_answers(responses).isfinite()).sum()
-    for component in output.components:
-        bad = bad + (~component.values.isfinite()).sum()
-    return bad
-
-
-def _answers(responses: Responses) -> Tensor:
-    """[R] what the model said of each response."""
-    return responses.logps if responses.rewards is None else responses.rewards
-
-
-def nonfinite_rows(responses: Responses, output: LossOutput) -> dict[str, list[int]]:
-    """Which tensors hold numbers that are not finite, and the examples (places in the batch) they belong to."""
-    name = "logps" if responses.rewards is None else "rewards"
-    found = {name: responses.example[~_answers(responses).isfinite()]}
-    for component in output.components:
-        bad = ~component.values.isfinite()
-        if component.unit is Unit.PAIR:
-            found[component.name] = responses.example[responses.pairs[bad, 0]]
-        elif component.unit is Unit.RESPONSE:
-            found[component.name] = responses.example[bad]
-        elif component.unit is Unit.EXAMPLE:
-            found[component.name] = bad.nonzero().flatten()
-        elif component.unit in (Unit.DESIRABLE, Unit.UNDESIRABLE) and responses.labels is not None:
-            rows = responses.labels if component.unit is Unit.DESIRABLE else ~responses.labels
-            found[component.name] = responses.example[rows][bad]
-    return {name: sorted(set(rows.tolist())) for name, rows in found.items() if len(rows)}
 
 
 def means(totals: dict[str, tuple[float, float]], weights: dict[str, float]) -> dict[str, float]:

@@ -40,7 +40,8 @@ class MismatchedSet(Sequence[Encoded]):
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # nobody slices it
         own, donor = self.data[index], self.data[int(self._donors[index])]
         room = self._longest - len(own.prompt)
-        return Encoded(own.id, own.index, own.prompt, [response[:room] for response in donor.responses], [], 0)
+        responses = [response[:room] for response in donor.responses]
+        return Encoded(f"{own.id} answered by {donor.id}", own.index, own.prompt, responses, [], 0)
 
     def prompt_text(self, index: int) -> str:
         """As of the data set."""

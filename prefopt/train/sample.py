@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -12,9 +14,20 @@ from prefopt.train.rows import Rows
 PROMPTS_AT_ONCE = 64
 
 
+class Answer(NamedTuple):
+    """What a model answered.
+
+    text: without special tokens. tokens: without the one that ended it. stopped: the model ended it, not the limit.
+    """
+
+    text: str
+    tokens: list[int]
+    stopped: bool
+
+
 def sample(
     engine: Engine, tokenizer: PreTrainedTokenizerBase, rows: Rows, settings: SampleSettings, seed: int
-) -> list[str]:
+) -> list[Answer]:
     """One answer to each of the first `settings.count` prompts. Every rank must call; all get all answers.
 
     The prompts are the token ids that training saw. The same seed gives the same answers for the same weights and
@@ -23,7 +36,7 @@ def sample(
     count = min(settings.count, len(rows))
     mine = list(range(count))[engine.rank :: engine.world_size]
     longest_share = -(-count // engine.world_size)
-    answers: dict[int, str] = {}
+    answers: dict[int, Answer] = {}
     devices = [engine.device] if engine.device.type == "cuda" else []
     with (
         engine.kind.whole_weights(),
@@ -35,13 +48,13 @@ def sample(
         for start in range(0, longest_share, PROMPTS_AT_ONCE):
             places = mine[start : start + PROMPTS_AT_ONCE]
             prompts = [rows[p].prompt for p in places or [0]]
-            texts = _generate(model, tokenizer, prompts, settings, engine)
-            answers.update(zip(places, texts, strict=False))
-    merged = {place: text for part in engine.gather(answers) for place, text in part.items()}
+            found = _generate(model, tokenizer, prompts, settings, engine)
+            answers.update(zip(places, found, strict=False))
+    merged = {place: answer for part in engine.gather(answers) for place, answer in part.items()}
     return [merged[place] for place in range(count)]
 
 
-def _generate(model, tokenizer, prompts: list[list[int]], settings: SampleSettings, engine: Engine) -> list[str]:
+def _generate(model, tokenizer, prompts: list[list[int]], settings: SampleSettings, engine: Engine) -> list[Answer]:
     longest = max(len(p) for p in prompts)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=engine.device)
@@ -58,4 +71,19 @@ def _generate(model, tokenizer, prompts: list[list[int]], settings: SampleSettin
         pad_token_id=pad,
         synced_gpus=engine.kind.splits_weights and engine.world_size > 1,
     )
-    return tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
+    texts = tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
+    ends = _ends(engine, tokenizer)
+    return [_answer(text, row, ends) for text, row in zip(texts, output[:, longest:].tolist(), strict=True)]
+
+
+def _ends(engine: Engine, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens at which `generate` stops."""
+    known = engine.policy.pretrained.generation_config.eos_token_id  # one, several or none
+    known = tokenizer.eos_token_id if known is None else known
+    return set(known) if isinstance(known, list) else {known}
+
+
+def _answer(text: str, row: list[int], ends: set[int]) -> Answer:
+    """row: what was generated; behind the end it is filled up."""
+    end = next((place for place, token in enumerate(row) if token in ends), None)
+    return Answer(text, row[:end], end is not None)

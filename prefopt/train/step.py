@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from math import isfinite
 
 import torch
 
-from prefopt.batch import Loss, LossOutput, MicroBatch, Responses, Unit
+from prefopt.batch import Loss, MicroBatch, Unit
 from prefopt.errors import RunError
 from prefopt.model.forward import respond
 from prefopt.train.attempt import Attempt
 from prefopt.train.couple import observe
 from prefopt.train.engine import Engine
 from prefopt.train.memory import is_out_of_memory
-from prefopt.train.metrics import Tally, means, nonfinite, nonfinite_rows, tally_batch
-
-
-class NonFiniteError(RunError):
-    """A number that is not finite. rows: the data rows it was seen in."""
-
-    def __init__(self, message: str, rows: list[str]) -> None:
-        super().__init__(message, "nothing of this step was saved; nonfinite.json in the run folder lists the rows")
-        self.rows = rows
+from prefopt.train.metrics import Tally, means, tally_batch
+from prefopt.train.nonfinite import Findings, NonFiniteError, short_list
 
 
 def count_units(engine: Engine, micro_batches: Sequence[MicroBatch]) -> dict[Unit, int]:
@@ -51,18 +44,18 @@ def train_step(
 
     Raises: OutOfMemory on every rank, before the update, where a micro-batch does not fit; gradients are then to be
         discarded. RunError where the others cannot be kept company. NonFiniteError on every rank, before the update,
-        where a log-probability, a loss value or the gradient is not finite (under DeepSpeed the gradient's norm is
-        known after the update, which is then never saved).
+        where a log-probability, a loss value or the gradient is not finite; gradients are then to be discarded, and
+        `seen` has the metrics (under DeepSpeed the gradient's norm is known after the update, which is then never
+        saved).
     """
     counts = count_units(engine, micro_batches)
     attempt = Attempt(engine, f"step {step + 1}")
-    coupling = observe(engine, loss, micro_batches, baseline, attempt)
+    findings = Findings(engine.device)
+    coupling = observe(engine, loss, micro_batches, baseline, attempt, findings)
     tally = Tally()
-    outputs: list[tuple[MicroBatch, Responses, LossOutput]] = []
-    bad = torch.zeros((), dtype=torch.int64, device=engine.device)
+    weights: dict[str, float] = {}
 
     def compute(micro_batch: MicroBatch, number: int | None) -> None:
-        nonlocal bad
         is_last = number is None or number == len(micro_batches) - 1
         batch = micro_batch.batch.to(engine.device)
         with engine.micro_batch(last=is_last) as backward:
@@ -73,8 +66,9 @@ def train_step(
             backward(output.total(counts) * (engine.world_size if micro_batch.real else 0))
         attempt.is_shared = False
         tally_batch(tally, responses, output, micro_batch.real)
-        bad = bad + nonfinite(responses, output) * int(micro_batch.real)
-        outputs.append((micro_batch, *_detached(responses, output)))
+        if micro_batch.real:
+            findings.look(batch, responses, output)
+        weights.update((c.name, c.weight) for c in output.components)
 
     for number, micro_batch in enumerate(micro_batches):
         if attempt.failed is None:
@@ -86,27 +80,35 @@ def train_step(
         spare = spare or min(micro_batches, key=lambda m: m.batch.input_ids.shape[0])._replace(real=False)
         with attempt.watch(spare):
             compute(spare, None)
-    tally.add("_nonfinite", bad, 0)
+    tally.add("_nonfinite", findings.count, 0)
     tally.add("_too_large", torch.tensor(float(attempt.failed is not None), device=engine.device), 0)
     tally.add("_stop", torch.tensor(float(stop), device=engine.device), 0)
     tally.add("_tokens", torch.tensor(float(sum(m.batch.input_ids.shape[0] for m in micro_batches if m.real))), 0)
     totals = tally.reduce(engine.all_reduce, engine.device)
     if totals.pop("_too_large")[0]:
         raise attempt.give_up()
-    if totals.pop("_nonfinite")[0]:
-        raise _name_rows(engine, outputs, step)
+    is_bad = totals.pop("_nonfinite")[0] > 0
     stop_asked, tokens = totals.pop("_stop")[0] > 0, totals.pop("_tokens")[0]
-    norm = _update(engine, step)
-    if not torch.isfinite(torch.tensor(norm)):
-        mine = [row for m in micro_batches for row in m.batch.ids]
-        rows = sorted({row for ids in engine.gather(mine) for row in ids})
-        raise NonFiniteError(
-            f"step {step + 1}: the norm of the gradient is {norm}; the step had {len(rows)} rows", rows
-        )
-    metrics = means(totals, {c.name: c.weight for c in outputs[0][2].components})
+    metrics = means(totals, weights)
     if coupling.kl is not None:
         metrics["kl"] = coupling.kl.item()
-    return {**metrics, "grad_norm": norm, "stop": stop_asked, "tokens": tokens, "units": counts}
+    seen = {**metrics, "stop": stop_asked, "tokens": tokens, "units": counts}
+    if is_bad:
+        raise NonFiniteError(f"step {step + 1}", findings.named(engine.gather), step=step + 1, seen=seen)
+    norm = _update(engine, step)
+    if not isfinite(norm):
+        raise _of_gradient(engine, micro_batches, step, norm, seen)
+    return {**seen, "grad_norm": norm}
+
+
+def _of_gradient(
+    engine: Engine, micro_batches: Sequence[MicroBatch], step: int, norm: float, seen: dict
+) -> NonFiniteError:
+    """A gradient belongs to all rows of a step: the error names them; every rank must call."""
+    mine = [row for m in micro_batches if m.real for row in m.batch.ids]
+    rows = sorted({row for ids in engine.gather(mine) for row in ids})
+    said = f"the gradient is not finite (its norm is {norm}), of a step of {len(rows)} rows: {short_list(rows)}"
+    return NonFiniteError(f"step {step + 1}", {"gradient": rows}, said, step + 1, seen)
 
 
 def _update(engine: Engine, step: int) -> float:
@@ -120,35 +122,3 @@ def _update(engine: Engine, step: int) -> float:
             f"step {step + 1}: gradients are there, but the optimiser's state does not fit in memory",
             "model.lora, more processes with deepspeed=zero2, or more memory",
         ) from None
-
-
-def _detached(responses: Responses, output: LossOutput) -> tuple[Responses, LossOutput]:
-    """What is needed to name rows, without the graph that hangs on it."""
-    kept = replace(
-        responses,
-        token_logps=responses.token_logps.detach(),
-        logps=responses.logps.detach(),
-        rewards=None if responses.rewards is None else responses.rewards.detach(),
-        prompt_logps=None,
-        forward_kl=None,
-        reverse_kl=None,
-        collision=None,
-    )
-    components = tuple(c._replace(values=c.values.detach()) for c in output.components)
-    return kept, LossOutput(components, output.rewards)
-
-
-def _name_rows(engine: Engine, outputs: list[tuple[MicroBatch, Responses, LossOutput]], step: int) -> NonFiniteError:
-    """Every rank says which of its rows are not finite; all raise the same error."""
-    found: dict[str, set[str]] = {}
-    for micro_batch, responses, output in outputs:
-        if micro_batch.real:
-            for tensor, places in nonfinite_rows(responses, output).items():
-                found.setdefault(tensor, set()).update(micro_batch.batch.ids[p] for p in places)
-    merged: dict[str, set[str]] = {}
-    for part in engine.gather(found):
-        for tensor, ids in part.items():
-            merged.setdefault(tensor, set()).update(ids)
-    rows = sorted(set().union(*merged.values()))
-    named = ", ".join(rows[:5]) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
-    return NonFiniteError(f"step {step + 1}: {' and '.join(sorted(merged))} not finite in {named}", rows)

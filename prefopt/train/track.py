@@ -31,16 +31,16 @@ CUT_METRICS = frozenset({"imbalance", "padding_share"})
 class MetricsFile:
     """One JSON object per line: step, epoch, every metric. Written by rank 0."""
 
-    def __init__(self, path: Path, done: int, evaluated: bool, shown: bool) -> None:
+    def __init__(self, path: Path, done: int, looked: bool, shown: bool) -> None:
         """done: steps done at the checkpoint a run goes on from; later lines of an earlier attempt are taken back.
 
-        evaluated: whether the evaluation after step `done` belongs to the checkpoint, where there was one.
+        looked: whether evaluation and samples after step `done` belong to the checkpoint, where there were any.
         """
         self._file = None
         if not shown:
             return
         if path.exists():
-            limit = (done, evaluated)
+            limit = (done, looked)
             kept = [line for line in path.read_text(encoding="utf-8").split("\n") if _place(line) <= limit]
             write_text(path, "".join(f"{line}\n" for line in kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
@@ -59,7 +59,7 @@ class MetricsFile:
 
 
 def _place(line: str) -> tuple[float, bool]:
-    """The step of a line, and whether it is of an evaluation; infinite for one that is empty or was cut in half."""
+    """The step of a line, and whether it is of another look at it; infinite for one that is empty or cut in half."""
     try:
         values = json.loads(line)
         return values["step"], "lr" not in values

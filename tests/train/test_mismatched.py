@@ -19,6 +19,7 @@ def test_each_prompt_gets_the_responses_of_the_next_other_prompt() -> None:
         own, donor = DATA[place], DATA[(place + 1) % len(DATA)]
         row = mismatched[place]
         room = longest_row(DATA) - len(own.prompt)  # type: ignore[arg-type]
+        assert row.id == f"{own.id} answered by {donor.id}"
         assert row.prompt == own.prompt
         assert row.responses == [response[:room] for response in donor.responses]
         assert row.pairs == []
