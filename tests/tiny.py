@@ -76,6 +76,7 @@ def overrides(model: Path, pairs: Path, run_dir: Path, *more: str) -> list[str]:
         "train.batch_size=4",
         "train.epochs=2",
         "train.tokens_per_micro_batch=200",
+        "train.save_every=never",
         "launch.device=cpu",
         f"dir={run_dir}",
         *more,
