@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -320,6 +322,19 @@ def test_a_reader_of_datasets_is_no_data_set(
     Path("train.csv").write_text("prompt,chosen,rejected\na,b,c\n")
     with pytest.raises(UserError, match=f"^{name}: a reader of datasets"):
         open_source(SourceSettings(name))
+    assert not marker.exists()
+
+
+def test_a_parquet_file_whose_column_is_a_pickled_type(marker: Path, tmp_path: Path) -> None:
+    extension = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": b""}
+    extension["ARROW:extension:metadata"] = pickle.dumps(Bomb(marker))
+    fields = [pa.field(name, pa.string(), metadata=extension) for name in ("prompt", "chosen", "rejected")]
+    table = pa.table({field.name: ["a", "b"] for field in fields}, schema=pa.schema(fields))
+    pa.parquet.write_table(table, tmp_path / "rows.parquet")
+    kept = pa.parquet.read_schema(tmp_path / "rows.parquet").field("prompt").metadata
+    assert kept[b"ARROW:extension:name"] == b"arrow.py_extension_type"
+    rows = list(open_source(SourceSettings(str(tmp_path / "rows.parquet"))).rows())
+    assert rows[0].value == {"prompt": "a", "chosen": "a", "rejected": "a"}
     assert not marker.exists()
 
 

@@ -150,7 +150,6 @@ def num_rows_of(path: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(DATA).as_posix())
 def test_every_real_file_through_every_need_it_could_serve(path, chat, tmp_path):
     """Every row is kept or named by each method's needs; a file that cannot serve is refused in one sentence."""
