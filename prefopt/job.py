@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prefopt.cli import main
+from prefopt.disk import write_whole
 from prefopt.lock import process_of
-from prefopt.run_folder import write_whole
 from prefopt.sweeps.states import STARTS
 
 
