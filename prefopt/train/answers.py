@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from prefopt.disk import write_whole
 from prefopt.train.rows import Rows
 
 
@@ -18,9 +19,7 @@ class KeptAnswers:
     def write(self, answers: list[str]) -> None:
         """Keep the answers of an untrained model; nothing where there are none."""
         if self._is_main and answers:
-            temporary = self._path.with_name(f".{self._path.name}")
-            temporary.write_text(json.dumps(answers, ensure_ascii=False), encoding="utf-8")
-            temporary.replace(self._path)
+            write_whole(self._path, json.dumps(answers, ensure_ascii=False))
 
     def compare(self, after: list[str], rows: Rows, path: Path) -> None:
         """samples.jsonl: prompt, answer before, answer after, and the chosen response of the data."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
+from prefopt.disk import write_whole
 from prefopt.train.engine import Engine
 
 FILE = "token_budget.json"
@@ -42,10 +42,5 @@ class TokenBudget:
         """In force from `step` on. Every rank calls; rank 0 writes it down before any of them goes on."""
         self._from_step = [entry for entry in self._from_step if entry[0] < step] + [(step, tokens)]
         if self._engine.is_main:
-            temporary = self._file.with_name(f".{FILE}.{os.getpid()}")
-            with open(temporary, "w", encoding="utf-8") as out:
-                json.dump({"from_step": self._from_step}, out)
-                out.flush()
-                os.fsync(out.fileno())
-            temporary.replace(self._file)
+            write_whole(self._file, json.dumps({"from_step": self._from_step}))
         self._engine.barrier()

@@ -6,6 +6,8 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +16,8 @@ from typing import Any
 import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-from prefopt.errors import UserError
+from prefopt.disk import disk_error, what_to_do, write_whole
+from prefopt.errors import RunError, UserError
 from prefopt.settings import RunSettings
 from prefopt.train.engine import Engine
 from prefopt.train.memory import peak
@@ -33,25 +36,41 @@ class MetricsFile:
     def __init__(self, path: Path, done: int, shown: bool) -> None:
         """done: steps done at the checkpoint a run goes on from; later lines of an earlier attempt are taken back."""
         self._file = None
+        self._path = path
         if not shown:
             return
         if path.exists():
             kept = [line for line in path.read_text(encoding="utf-8").split("\n") if _step(line) <= done]
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-            temporary.replace(path)
+            write_whole(path, "".join(f"{line}\n" for line in kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
 
     def write(self, values: dict[str, Any]) -> None:
-        """Append a line; numbers keep every digit."""
+        """Append a line; numbers keep every digit.
+
+        Raises: RunError where the disk is full or fails.
+        """
         if self._file is not None:
-            self._file.write(json.dumps(values) + "\n")
-            self._file.flush()
+            line = json.dumps(values) + "\n"
+            with self._told():
+                self._file.write(line)
+                self._file.flush()
 
     def sync(self) -> None:
-        """Onto the disk, before a checkpoint says that these steps are done."""
+        """Onto the disk, before a checkpoint says that these steps are done.
+
+        Raises: RunError where the disk is full or fails.
+        """
         if self._file is not None:
-            os.fsync(self._file.fileno())
+            with self._told():
+                os.fsync(self._file.fileno())
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            said, number = disk_error(error)
+            raise RunError(f"{self._path} cannot be written: {said}", what_to_do(number)) from None
 
 
 def _step(line: str) -> float:
@@ -116,9 +135,7 @@ class Tracker:
         if "run_id" not in same:  # MLflow refuses to be told a setting twice where it has changed
             self._tracker.store_init_configuration(_flat(asdict(run)))
         if kept != before and kept:
-            temporary = file.with_name(".tracker.json.tmp")
-            temporary.write_text(json.dumps(kept) + "\n", encoding="utf-8")
-            temporary.replace(file)
+            write_whole(file, json.dumps(kept) + "\n")
 
     def log(self, values: dict[str, Any], step: int) -> None:
         """Numbers of a step."""
