@@ -18,6 +18,7 @@ from prefopt.cache import cache_folder
 from prefopt.data.dataset import Prepared, open_prepared
 from prefopt.data.plan import Plan, make_plan
 from prefopt.data.tokenizer import load_tokenizer
+from prefopt.disk import write_whole
 from prefopt.errors import UserError, did_you_mean
 from prefopt.losses import make_loss
 from prefopt.model.files import model_folder
@@ -43,6 +44,7 @@ from prefopt.train.mismatched import longest_row
 from prefopt.train.optim import learning_rates
 from prefopt.train.sample import sample
 from prefopt.train.signals import StopFlag
+from prefopt.train.space import check_space
 from prefopt.train.step import NonFiniteError
 from prefopt.train.track import Clock, MetricsFile, Tracker
 from prefopt.train.work import balance
@@ -70,6 +72,7 @@ class Trainer:
         self.rows = sets[self.prepared.train.name]
         self.eval_rows = {name: rows for name, rows in sets.items() if rows is not self.rows}
         self.plan: Plan = self._make_plan()
+        check_space(self.engine, run_dir, self._num_saves(), self.start_folder)
         say, cache = self.display.say, cache_folder(self.settings.data)
         attach_live_reference(self.engine, self.loss.needs, longest, say)
         self.budget = TokenBudget(self.engine, run_dir)
@@ -112,6 +115,12 @@ class Trainer:
             max_steps=train.max_steps,
             seed=train.seed,
         )
+
+    def _num_saves(self) -> int:
+        """Checkpoints that the whole run may write: those that are due, the last, and one of each best evaluation."""
+        train, steps = self.settings.train, len(self.plan)
+        often = [train.save_every] + ([train.eval_every] if train.best_metric else [])
+        return 1 + sum(any(_due(every, step, self.plan) for every in often) for step in range(1, steps))
 
     def _resume(self) -> Progress | None:
         """Put back the newest whole checkpoint; None where there is none."""
@@ -269,9 +278,7 @@ class Trainer:
                 "metrics": after,
                 "reload_difference": difference,
             }
-            temporary = self.dir / ".result.json"
-            temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-            temporary.replace(self.dir / "result.json")
+            write_whole(self.dir / "result.json", json.dumps(result, indent=1))
 
 
 def _due(every: str | int, step: int, plan: Plan) -> bool:
