@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from prefopt import __version__, cli_help
+from prefopt.disk import disk_failure
 from prefopt.errors import UserError, did_you_mean
 from prefopt.masking import mask_streams, masked
 
@@ -24,7 +25,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; its exit code. Exceptions that are not a user's keep their traceback."""
+    """Run one command; its exit code. Exceptions that are neither a user's nor a disk's keep their traceback."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
         return _dispatch(words)
@@ -39,6 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read our output has seen enough; without this Python complains again while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        failure = disk_failure(error)
+        if failure is None:
+            raise
+        print(f"prefopt: {failure}", file=sys.stderr)
+        return failure.exit_code
 
 
 def _dispatch(words: list[str]) -> int:
@@ -90,6 +97,7 @@ def _train(words: list[str]) -> int:
         parser.add_argument(name, action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--repeat", type=Path)
+    parser.add_argument("--allow-change", action="append", default=[], metavar="KEY")
     options = parser.read(words)
     if options.help:
         print(cli_help.train_help(options.config_dir), end="")
@@ -120,10 +128,10 @@ def _train(words: list[str]) -> int:
     if options.dry_run:
         from prefopt.dry_run import dry_run
 
-        return dry_run(composition, console)
+        return dry_run(composition, console, options.allow_change)
     from prefopt.launch import train
 
-    return train(composition.run, ["prefopt", "train", *words], console, fingerprint)
+    return train(composition.run, ["prefopt", "train", *words], console, fingerprint, options.allow_change)
 
 
 def _check_starting(options: argparse.Namespace, starting: Starting) -> None:
@@ -139,6 +147,11 @@ def _check_starting(options: argparse.Namespace, starting: Starting) -> None:
             raise UserError("--show-config shows one run", here)
         if options.repeat:
             raise UserError("--repeat repeats one run, here", here)
+        if options.allow_change:
+            raise UserError("--allow-change goes on with one run, here", here)
+    if options.allow_change and (options.repeat or options.show_config):
+        other = "--repeat" if options.repeat else "--show-config"
+        raise UserError(f"--allow-change has no effect beside {other}", "leave one of them out")
     if options.multirun:
         return
     if "hydra/sweeper" in starting.given:

@@ -39,6 +39,7 @@ options:
   --show-config       print each setting and where it comes from; do nothing else
   --sbatch-only       print the batch script that hydra/launcher=slurm would submit, and submit nothing
   --config-dir DIR    a folder of your own recipes, in front of ./recipes and those of prefopt
+  --allow-change KEY  go on with the run in dir=FOLDER though KEY differs: a setting, a group, data or code; repeatable
   --repeat DIR        the run of folder DIR once more, from what the folder recorded, into dir=FOLDER or DIR-repeat
 
 exit codes: 0 done, 2 misuse, 1 failure, 75 stopped by a signal and saved (the same command goes on), 130 interrupted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from prefopt.data.dataset import Prepared
 
 
-def dry_run(composition: Composition, console: Console) -> int:
-    """Print what `prefopt train` would do; 0.
+def dry_run(composition: Composition, console: Console, allowed: Sequence[str] = ()) -> int:
+    """Print what `prefopt train` would do; 0. allowed: keys that may differ from the run in the folder.
 
     Raises: UserError as `launch.train` would.
     """
@@ -31,7 +32,7 @@ def dry_run(composition: Composition, console: Console) -> int:
 
     run = composition.run
     world = plan_world(run)
-    state = find_state(Path(run.dir), run, None)
+    state = find_state(Path(run.dir), run, None, allowed)
     with tempfile.TemporaryDirectory(prefix="prefopt-dry-run-") as cache:
         real = demo.resolve(run, Path(cache), weights=False)
         prepared = prepare_data(real, Path(cache))

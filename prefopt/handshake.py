@@ -63,7 +63,7 @@ def unlike(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     if own["code"] != other["code"]:
         return f"{who} has other code of prefopt {here.get('prefopt', '')} than node 0 ({own['host']})"
     if said := differences(other["settings"], own["settings"]) or differences(other["world"], own["world"]):
-        return f"{who} was started with other settings than node 0 (there -> node 0): {', '.join(said)}"
+        return f"{who} was started with other settings than node 0 (there -> node 0): {', '.join(map(str, said))}"
     return ""
 
 

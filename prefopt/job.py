@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prefopt.cli import main
+from prefopt.disk import write_whole
 from prefopt.lock import process_of
 from prefopt.masking import mask_streams
-from prefopt.run_folder import write_whole
 from prefopt.sweeps.states import STARTS
 
 

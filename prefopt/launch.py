@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,18 @@ from typing import TYPE_CHECKING, Any
 from prefopt import rank_logs
 from prefopt.batch import WeighsMargins
 from prefopt.cache import cache_folder
+from prefopt.changes import changes_budget, compare, go_on
 from prefopt.checks import check_num_margins
 from prefopt.company import Company
 from prefopt.config import identity
 from prefopt.console import PLAIN
 from prefopt.data_summary import data_lines
+from prefopt.disk import write_whole
 from prefopt.durable import clear_drafts
 from prefopt.errors import UserError
 from prefopt.handshake import Listener, Peer, ask_whether_shared, connect, greeting, hang_up, wait_for_start
-from prefopt.lock import locked
+from prefopt.lock import Lock, locked
+from prefopt.loss_code import loss_code
 from prefopt.losses import make_loss
 from prefopt.manifest import new_manifest, start_record
 from prefopt.masking import masked_values
@@ -33,14 +36,16 @@ from prefopt.nodes import Meeting, find_meeting
 from prefopt.rank_group import interruptible
 from prefopt.ranks import World, accelerate_config, free_port, needs_accelerate, plan_world
 from prefopt.run_folder import (
+    BUDGET,
     EXIT,
+    LOCK,
     MANIFEST,
+    OURS,
     RUN,
     State,
     find_state,
     make_folder,
     read_json,
-    write_whole,
 )
 from prefopt.settings import DataSettings, RunSettings
 from prefopt.start_ranks import start_ranks
@@ -51,18 +56,24 @@ if TYPE_CHECKING:
     from prefopt.data.dataset import Prepared
 
 
-def train(run: RunSettings, words: list[str], console: Console, fingerprint: str | None = None) -> int:
+def train(
+    run: RunSettings,
+    words: list[str],
+    console: Console,
+    fingerprint: str | None = None,
+    allowed: Sequence[str] = (),
+) -> int:
     """Train, or go on with, a checked run; the exit code of its ranks.
 
     run: as composed and checked. words: the command line, for the manifest. fingerprint: what the data must have, where
-    a run is repeated.
+    a run is repeated. allowed: keys that may differ from the run in the folder.
 
     Raises: UserError or RunError for whatever keeps the ranks from starting; then nothing new is left behind.
     """
     with interruptible():
         world = plan_world(run)
         if world.num_nodes == 1:
-            return _lead(run, words, console, fingerprint, world)
+            return _lead(run, words, console, fingerprint, allowed, world)
         meeting = find_meeting(run.launch, world.num_nodes)
         own = greeting(run, world.recorded(), world.node_rank)
         if world.node_rank > 0:
@@ -71,7 +82,7 @@ def train(run: RunSettings, words: list[str], console: Console, fingerprint: str
         console.print(f"node 0 of {world.num_nodes} waits for the others at port {listener.port}", **PLAIN)
         peers = listener.gather(own, world.num_nodes, run.launch.timeout_minutes)
         try:
-            code = _lead(run, words, console, fingerprint, world, peers, meeting.host)
+            code = _lead(run, words, console, fingerprint, allowed, world, peers, meeting.host)
         except BaseException as error:
             hang_up(peers, error)
             raise
@@ -84,6 +95,7 @@ def _lead(
     words: list[str],
     console: Console,
     fingerprint: str | None,
+    allowed: Sequence[str],
     world: World,
     peers: list[Peer] | None = None,
     host: str = "",
@@ -92,41 +104,65 @@ def _lead(
     from prefopt import demo
 
     folder = Path(run.dir)
-    find_state(folder, run, None)  # another run's folder is refused before the data are read
+    find_state(folder, run, None, allowed)  # another run's folder is refused before the data are read
     cache = cache_folder(run.data)
     real = demo.resolve(run, cache)
     prepared = prepare_data(real, cache)
     print_data(prepared, run.data, console)
     if fingerprint is not None and prepared.fingerprint != fingerprint:
         raise UserError("--repeat: the data, the tokenizer or the template is not what the run was trained on")
-    was_made = make_folder(folder)
-    started = False
-    try:
-        with locked(folder) as lock:
-            clear_drafts(folder)
-            state = find_state(folder, run, prepared.fingerprint)
-            if state is State.DONE:
-                console.print(f"{folder} is done: see its model and result.json", **PLAIN)
-                return 0
-            if peers:
-                ask_whether_shared(peers, folder, _read_by_ranks(real, prepared))
-            write_folder(folder, state, run, real, prepared, world, words)
-            started = True
-            word = "goes on" if state is State.RESUMED else "starts"
-            console.print(f"{run.name} {word} in {folder} on {_where(world)}", **PLAIN)
-            (folder / EXIT).unlink(missing_ok=True)
-            rank_logs.clear(folder)
-            port = free_port()
-            for peer in peers or []:
-                peer.send(what="go", port=port)
-            company = Company(peers, is_head=True) if peers else None
-            code = start_ranks(real, world, port, host, lock, company)
-    finally:
-        if was_made and not started:
-            _remove(folder)
+    with _claimed(folder) as lock:
+        clear_drafts(folder)
+        state = find_state(folder, run, prepared.fingerprint, allowed)
+        if state is State.DONE:
+            console.print(f"{folder} is done: see its model and result.json", **PLAIN)
+            return 0
+        if peers:
+            ask_whether_shared(peers, folder, _read_by_ranks(real, prepared))
+        with _whole_or_nothing(folder, state):
+            said = write_folder(folder, state, run, real, prepared, world, words)
+        for line in said:
+            console.print(line, **PLAIN)
+        word = "goes on" if state is State.RESUMED else "starts"
+        console.print(f"{run.name} {word} in {folder} on {_where(world)}", **PLAIN)
+        (folder / EXIT).unlink(missing_ok=True)
+        rank_logs.clear(folder)
+        port = free_port()
+        for peer in peers or []:
+            peer.send(what="go", port=port)
+        company = Company(peers, is_head=True) if peers else None
+        code = start_ranks(real, world, port, host, lock, company)
     if code == 0 and demo.is_demo(real):
         demo.report(folder, console)
     return code
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[Lock]:
+    """The lock of the run folder, which is made where there is none; one that stays empty goes again.
+
+    Raises: RunError where the folder cannot be made or written; UserError where somebody works in it.
+    """
+    was_made = make_folder(folder)
+    try:
+        with locked(folder) as lock:
+            yield lock
+    finally:
+        if was_made:
+            with suppress(OSError):  # it has become a run, by this start or by another
+                folder.rmdir()
+
+
+@contextmanager
+def _whole_or_nothing(folder: Path, state: State) -> Iterator[None]:
+    """Around the writing of a new run: where it comes to nothing, what was written goes. The lock is held."""
+    try:
+        yield
+    except BaseException:
+        for name in OURS - {LOCK} if state is State.NEW else ():
+            with suppress(OSError):  # the disk that failed may fail again
+                (folder / name).unlink(missing_ok=True)
+        raise
 
 
 def _follow(run: RunSettings, console: Console, world: World, meeting: Meeting, own: dict[str, Any]) -> int:
@@ -210,8 +246,10 @@ def write_folder(
     prepared: Prepared,
     world: World,
     words: list[str],
-) -> None:
+) -> list[str]:
     """Everything the ranks read and a reader needs; run.yaml last, because it makes the folder a run.
+
+    Returns lines to say: what differs from the run that goes on, which `find_state` has found to be allowed.
 
     Raises: RunError where the disk is full or may not be written.
     """
@@ -226,26 +264,24 @@ def write_folder(
     if needs_accelerate(run, world):
         write_whole(folder / "accelerate.yaml", accelerate_config(run, world))
     where = {**world.recorded(), "engine": run.engine}
+    said: list[str] = []
     manifest = read_json(folder / MANIFEST) if state is State.RESUMED else None
     if manifest is None:
-        manifest = new_manifest(asdict(run), identity(run), prepared.fingerprint, where, words)
+        code = loss_code(run.loss)
+        manifest = new_manifest(asdict(run), identity(run), prepared.fingerprint, where, words, code)
     else:
-        manifest["starts"].append(start_record(words, where))
+        if changes_budget(compare(manifest, run, prepared.fingerprint)):
+            (folder / BUDGET).unlink(missing_ok=True)
+        said = go_on(manifest, run, prepared.fingerprint, start_record(words, where), folder)
     write_whole(folder / MANIFEST, _json(manifest))
     write_whole(folder / RUN, yaml.safe_dump(asdict(real), sort_keys=False, allow_unicode=True))
+    return said
 
 
 def _where(world: World) -> str:
     one, many = ("GPU", "GPUs") if world.device == "cuda" else ("CPU process", "CPU processes")
     nodes = f" of {world.num_nodes} nodes" if world.num_nodes > 1 else ""
     return f"{world.num_processes} {one if world.num_processes == 1 else many}{nodes}"
-
-
-def _remove(folder: Path) -> None:
-    """Take away a folder that this start made and never got to use."""
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
 
 
 def _json(value: Any) -> str:

@@ -15,13 +15,14 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prefopt.errors import UserError
-from prefopt.run_folder import LOCK, read_json, write_whole
+from prefopt.disk import write_whole
+from prefopt.errors import RunError, UserError
+from prefopt.run_folder import LOCK, read_json
 
 BEAT = 10.0
 """Seconds between two signs of life."""
@@ -95,8 +96,9 @@ def locked(folder: Path) -> Iterator[Lock]:
     finally:
         ended.set()
         beating.join()
-        if read_json(folder / LOCK) == lock.record:
-            (folder / LOCK).unlink(missing_ok=True)
+        with suppress(OSError, UserError):  # where the disk fails the lock stays, of a dead process, and is taken over
+            if read_json(folder / LOCK) == lock.record:
+                (folder / LOCK).unlink(missing_ok=True)
 
 
 def holder(folder: Path) -> str:
@@ -121,7 +123,10 @@ def is_alive(process: Mapping[str, Any]) -> bool:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """No other start reads or takes the lock file meanwhile, as far as the file system's own locks reach."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:  # another start made it, came to nothing, and took it away again
+        raise RunError(f"{folder} cannot be locked: {error.strerror}", "give the same command again") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefopt.disk import unwritten
 from prefopt.masking import masked
 
 LOGS = "logs"
@@ -28,6 +29,10 @@ _PATIENCE = 20.0
 """A rank that is killed so many seconds after another failed was asked to end and did not: torch asks for 30."""
 
 
+_given_stderr: int | None = None
+"""A rank's stderr as it was before `capture`: for its last words where the run folder is full, or gone."""
+
+
 def log_file(folder: Path, rank: int) -> Path:
     """Where rank `rank` of the run in `folder` writes."""
     return folder / LOGS / f"rank-{rank}.log"
@@ -37,14 +42,44 @@ def capture() -> None:
     """In a rank, as early as can be: stderr, also that of libraries in C, goes to this rank's file.
 
     What libraries in C write of secrets is masked when the ranks have ended (`shown`), what Python writes at once.
+
+    Raises: RunError where it cannot be written.
     """
+    global _given_stderr
     folder = os.environ.get(VARIABLE)
     if not folder:
         return
     file = log_file(Path(folder), int(os.environ.get("RANK", "0")))
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+    except OSError as error:
+        raise unwritten(file, error) from None
+    _given_stderr = os.dup(2)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+
+
+def complain(sentence: str) -> None:
+    """In a rank whose run folder takes nothing any more: to the stderr that it was given."""
+    os.write(2 if _given_stderr is None else _given_stderr, f"{sentence}\n".encode())
+
+
+def write_exit(folder: Path, said: Mapping[str, Any]) -> bool:
+    """exit.json, whole or not at all, unless somebody was quicker: of ranks that fail alike the first speaks for all.
+
+    Raises: OSError where it cannot be written.
+    """
+    file = folder / "exit.json"
+    try:
+        with open(file, "x", encoding="utf-8") as out:
+            json.dump(said, out)
+    except FileExistsError:
+        return False
+    except OSError:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def clear(folder: Path) -> None:
@@ -186,14 +221,19 @@ def write_death(folder: Path, deaths: Mapping[int, Death]) -> dict[str, Any]:
     message, hint = tell(folder, deaths)
     text = f"{message}\n  {hint}" if hint else message
     said = {"exit_code": 1, "rank": cause(folder, deaths), "message": masked(text)}
-    with suppress(OSError), open(folder / "exit.json", "x", encoding="utf-8") as file:
-        json.dump(said, file)
+    with suppress(OSError):
+        write_exit(folder, said)
     return said
 
 
 def _ending(code: int) -> str:
     if code == -signal.SIGKILL:
         return "was killed by SIGKILL, which the kernel also sends where memory runs out"
+    if code == -signal.SIGBUS:
+        return (
+            "was ended by SIGBUS: a file that it reads through memory, encoded data or weights, was cut short"
+            " or cannot be read any more, or shared memory is full"
+        )
     if code < 0:
         try:
             return f"was ended by {signal.Signals(-code).name}"

@@ -17,11 +17,17 @@ from prefopt.settings import RunSettings
 def repeat(folder: Path, overrides: list[str]) -> tuple[Composition, str]:
     """The recorded run, to be trained in `dir=...` (default: FOLDER-repeat), and the fingerprint its data must have.
 
-    Raises: UserError where the folder is no run, or something but `dir` is to be changed: that would be another run.
+    Raises: UserError where the folder is no run or was changed on the way (`--allow-change`), or something but `dir` is
+        to be changed: that would be another run.
     """
     manifest = read_json(folder / MANIFEST)
     if manifest is None:
         raise UserError(f"--repeat: {folder} has no {MANIFEST}", "give the folder of a run")
+    if changed := [change["key"] for start in manifest["starts"] for change in start.get("changes", [])]:
+        raise UserError(
+            f"--repeat: {folder} went on with another {changed[0]} after it had begun, which no command repeats",
+            f"{folder / MANIFEST} says when; train with the settings you want",
+        )
     run = replace(from_mapping(RunSettings, manifest["settings"]), dir=f"{str(folder).rstrip('/')}-repeat")
     for override in read_overrides(overrides):
         if not (isinstance(override, Set) and override.key == "dir"):

@@ -14,18 +14,18 @@ result.json       the last evaluation: the run is done
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from prefopt import durable
-from prefopt.config import deciding
+from prefopt.changes import check_changes, check_nothing_allowed, compare
 from prefopt.errors import RunError, UserError
-from prefopt.fill import from_mapping
-from prefopt.manifest import differences
 from prefopt.settings import RunSettings
 
 RUN, MANIFEST, LOCK, EXIT, RESULT = "run.yaml", "manifest.json", "lock.json", "exit.json", "result.json"
+BUDGET = "token_budget.json"
 OURS = {RUN, MANIFEST, LOCK, EXIT, "data.json", "data_report.json", "left_out.jsonl", "accelerate.yaml"}
 """Files that the parent process writes: a folder with nothing else and no run.yaml is a start that was cut short."""
 
@@ -36,17 +36,6 @@ class State(Enum):
     NEW = "new"
     RESUMED = "resumed"
     DONE = "done"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises: RunError where it cannot be written; an older file of that name is untouched.
-    """
-    try:
-        durable.write_text(path, text)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}", "another place: dir=FOLDER") from None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -65,15 +54,18 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def find_state(folder: Path, run: RunSettings, fingerprint: str | None) -> State:
+def find_state(folder: Path, run: RunSettings, fingerprint: str | None, allowed: Sequence[str] = ()) -> State:
     """Whether `run` starts here, goes on here, or is done here. Changes nothing.
 
     run: as composed; on how many processes and by which engine is free to differ from start to
-    start. fingerprint: of the data; None where it is not known yet and is not compared.
+    start. fingerprint: of the data; None where it is not known yet and is not compared. allowed: keys in which it may
+    differ from the run that is there (`prefopt/changes.py`).
 
-    Raises: UserError where the folder belongs to something else, with the list of differences.
+    Raises: UserError where the folder belongs to something else, with the list of differences, and where something is
+        allowed that does not differ.
     """
     if not folder.exists():
+        check_nothing_allowed(folder, allowed, "is a new run, which nothing can differ from")
         return State.NEW
     if not folder.is_dir():
         raise UserError(f"{folder} is a file, not a folder", "another place: dir=FOLDER")
@@ -81,20 +73,17 @@ def find_state(folder: Path, run: RunSettings, fingerprint: str | None) -> State
         foreign = sorted(p.name for p in folder.iterdir() if p.name not in OURS and not p.name.startswith("."))
         if foreign:
             raise UserError(f"{folder} is not a run: it holds {foreign[0]} and no {RUN}", "another place: dir=FOLDER")
+        check_nothing_allowed(folder, allowed, "is a new run, which nothing can differ from")
         return State.NEW
     manifest = read_json(folder / MANIFEST)
     if manifest is None:
         raise UserError(f"{folder} has {RUN} but no {MANIFEST}", "restore it, or take another folder by dir=FOLDER")
-    found = differences(deciding(from_mapping(RunSettings, manifest["settings"])), deciding(run))
-    if fingerprint is not None:
-        found += differences({"data": manifest["data_fingerprint"]}, {"data": fingerprint})
-    if found:
-        listed = "\n  ".join(dict.fromkeys(found))
-        raise UserError(
-            f"{folder} holds another run; it is left as it is. What differs (there -> here):\n  {listed}",
-            "start a new run by dir=FOLDER, or repeat the settings of this one",
-        )
-    return State.DONE if (folder / RESULT).exists() else State.RESUMED
+    found = compare(manifest, run, fingerprint)
+    check_changes(folder, found, allowed, manifest, run, data_known=fingerprint is not None)
+    if not (folder / RESULT).exists():
+        return State.RESUMED
+    check_nothing_allowed(folder, allowed, "is done, and nothing would go on with the change")
+    return State.DONE
 
 
 def make_folder(folder: Path) -> bool:

@@ -9,12 +9,13 @@ from typing import Any
 
 from prefopt import rank_logs
 from prefopt.company import Company, Ending
+from prefopt.disk import write_whole
 from prefopt.errors import FAILURE, RunError, UserError, stopped_unsaved
 from prefopt.lock import Lock
 from prefopt.rank_group import RankGroup
 from prefopt.rank_logs import Death, write_death
 from prefopt.ranks import World, command, environment, needs_accelerate
-from prefopt.run_folder import EXIT, RESULT, read_json, write_whole
+from prefopt.run_folder import EXIT, RESULT, read_json
 from prefopt.settings import RunSettings
 
 
@@ -43,7 +44,8 @@ def start_ranks(
     ending, error = _ending(folder, code, group, alone=not needs_accelerate(run, world))
     if error is not None:
         print(f"prefopt: {error}", file=sys.stderr)
-    if group.ended_for and lock is not None and not ending.is_sure:  # a rank that lost its peers knew less
+    # A rank that lost its peers knew less. A folder that is gone was what the ranks were ended for.
+    if group.ended_for and lock is not None and not ending.is_sure and folder.is_dir():
         write_whole(folder / EXIT, json.dumps({"exit_code": FAILURE, "message": str(error)}))
     return ending.code if company is None else company.close(ending)
 
@@ -56,7 +58,10 @@ def _ending(folder: Path, code: int, group: RankGroup, alone: bool) -> tuple[End
     """
     if (folder / RESULT).exists():
         return Ending(0, is_sure=True), None
-    said = read_json(folder / EXIT)
+    try:
+        said = read_json(folder / EXIT)
+    except UserError:  # a disk that the ranks could not write can often not be read either; they have said so
+        said = None
     if said is not None and "rank" not in said:
         line = _first_line(said["message"])
         # On a full disk the rank's own words did not get into its log, from which they are shown.

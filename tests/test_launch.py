@@ -15,11 +15,12 @@ import pytest
 import yaml
 
 from prefopt.config import compose
+from prefopt.disk import write_whole
 from prefopt.errors import RunError, UserError
 from prefopt.manifest import differences, git_state, new_manifest
 from prefopt.rank_group import RankGroup
 from prefopt.ranks import World, command, count_gpus, environment, free_port, plan_world
-from prefopt.run_folder import MANIFEST, RESULT, RUN, State, find_state, read_json, write_whole
+from prefopt.run_folder import MANIFEST, RESULT, RUN, State, find_state, read_json
 from prefopt.settings import RunSettings
 
 ONE = World("cpu", 1)
@@ -105,7 +106,7 @@ def test_damaged_json_names_the_file(tmp_path: Path) -> None:
 def test_differences_name_dotted_keys_and_places_in_lists() -> None:
     old = {"a": {"b": 1, "c": [1, {"d": 2}]}, "e": None}
     new = {"a": {"b": 1, "c": [1, {"d": 3}]}, "e": None, "f": True}
-    assert differences(old, new) == ["a.c.1.d: 2 -> 3", "f: nothing -> True"]
+    assert [str(found) for found in differences(old, new)] == ["a.c.1.d: 2 -> 3", "f: nothing -> True"]
     assert differences(old, old) == []
 
 

@@ -112,9 +112,11 @@ def prefopt(words: list[str], cache: Path, cwd: Path = ROOT, timeout: float = 30
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
-def kill_at_step(words: list[str], cache: Path, run_dir: Path, step: int, timeout: float = 200) -> None:
+def kill_at_step(
+    words: list[str], cache: Path, run_dir: Path, step: int, timeout: float = 200, cwd: Path = ROOT
+) -> None:
     """Start a run and kill -9 its process group once metrics.jsonl has reached `step`."""
-    process = start(words, cache)
+    process = start(words, cache, cwd)
     deadline = time.monotonic() + timeout
     try:
         while last_step(run_dir) < step:

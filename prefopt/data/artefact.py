@@ -110,13 +110,16 @@ def find_artefact(cache_dir: Path, key: str) -> Artefact | None:
 def write_artefact(cache_dir: Path, key: str, facts: dict[str, Any], chunks: Iterable[Chunk]) -> Artefact:
     """Writes chunks beside their final place and renames the folder, so that it is there whole or not at all.
 
-    facts: goes into the manifest, with `read`, `kept` and `dropped` added. Of two writers at once the first wins.
+    facts: goes into the manifest, with `read`, `kept` and `dropped` added. The caller holds the key's lock: drafts that
+    lie here are dead ones, and go. Where locks do not reach, the first of two writers wins.
 
     Raises: RunError where the disk is full or may not be written; whatever making the chunks raises.
     """
     folder = _folder(cache_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for dead in folder.glob(f".{key}.*"):
+            shutil.rmtree(dead, ignore_errors=True)
         with _temporary(folder, key) as draft:
             kept, dropped = _write_rows(draft, chunks)
             digests = {name: digest_of(draft / name) for name in (_ROWS, _LEFT_OUT)}

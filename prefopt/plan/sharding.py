@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
+from prefopt.optimiser_bytes import optimiser_bytes
 from prefopt.plan.activations import Precision
 from prefopt.plan.shape import Shape
 from prefopt.settings import RunSettings
@@ -136,7 +137,7 @@ def states_of(shape: Shape, precision: Precision, sharding: Sharding, run: RunSe
     weights = own / sharding.share(3)
     gradients = shape.trainable * trained / sharding.share(2)
     masters_whole = 4 * shape.trainable if _has_masters(run, trained, sharding) else 0
-    optimiser_whole = optimiser_bytes(shape, run.optim.name)
+    optimiser_whole = optimiser_bytes(shape.trainable_shapes, run.optim.name)
     masters, optimiser = masters_whole / sharding.share(1), optimiser_whole / sharding.share(1)
     host = (masters + optimiser if sharding.host_states else 0) + (weights if sharding.host_weights else 0)
     if sharding.host_states:
@@ -164,18 +165,6 @@ def _gathered_bytes(shape: Shape, precision: Precision) -> int:
 def trained_bytes(shape: Shape, precision: Precision, sharding: Sharding) -> int:
     """Of a trained weight as a rank holds it, and of its gradient: FSDP2's shards of trained weights are float32."""
     return 4 if sharding.engine == "fsdp" else _gathered_bytes(shape, precision)
-
-
-def optimiser_bytes(shape: Shape, name: str) -> int:
-    """States of all trained weights; masters are not among them."""
-    if name == "adamw":
-        return 8 * shape.trainable
-    if name == "rmsprop":
-        return 4 * shape.trainable
-    if name == "adafactor":  # a row and a column for a matrix, every number for a vector
-        return 4 * sum(prod(s[:-2]) * (s[-1] + s[-2]) if len(s) > 1 else prod(s) for s in shape.trainable_shapes)
-    # 8 bits twice, and a float32 scale for each 256 of both; tensors below 4096 numbers stay float32
-    return round(sum((2 + 8 / 256) * prod(s) if prod(s) >= 4096 else 8 * prod(s) for s in shape.trainable_shapes))
 
 
 def _weight_bytes(shape: Shape, precision: Precision, base: str) -> float:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from prefopt.config import identity
+from prefopt.disk import write_whole
 from prefopt.errors import FAILURE, UserError
-from prefopt.run_folder import write_whole
 from prefopt.settings import RunSettings
 from prefopt.slurm.check import check_slurm, fitted_to, world_of
 from prefopt.slurm.commands import Known, LimitError, SlurmError, ask_to_stop, cancel_waiting, known, submit

@@ -12,7 +12,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prefopt.run_folder import read_json, write_whole
+from prefopt.disk import write_whole
+from prefopt.run_folder import read_json
 
 
 @dataclass(frozen=True)

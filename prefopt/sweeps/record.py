@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from prefopt.disk import write_whole
 from prefopt.errors import UserError
-from prefopt.run_folder import read_json, write_whole
+from prefopt.run_folder import read_json
 from prefopt.sweeps.jobs import Job
 from prefopt.sweeps.states import settle
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from prefopt.durable import write_text
+from prefopt.disk import write_whole
 from prefopt.train.rows import Rows
 
 
@@ -19,7 +19,7 @@ class KeptAnswers:
     def write(self, answers: list[str]) -> None:
         """Keep the answers of an untrained model; nothing where there are none."""
         if self._is_main and answers:
-            write_text(self._path, json.dumps(answers, ensure_ascii=False))
+            write_whole(self._path, json.dumps(answers, ensure_ascii=False))
 
     def compare(self, after: list[str], rows: Rows, path: Path) -> None:
         """samples.jsonl: prompt, answer before, answer after, and the chosen response of the data."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from prefopt.durable import write_text
+from prefopt.disk import write_whole
 from prefopt.train.engine import Engine
 
 FILE = "token_budget.json"
@@ -42,5 +42,5 @@ class TokenBudget:
         """In force from `step` on. Every rank calls; rank 0 writes it down before any of them goes on."""
         self._from_step = [entry for entry in self._from_step if entry[0] < step] + [(step, tokens)]
         if self._engine.is_main:
-            write_text(self._file, json.dumps({"from_step": self._from_step}))
+            write_whole(self._file, json.dumps({"from_step": self._from_step}))
         self._engine.barrier()

@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from prefopt.durable import make_folder, publish, sync_tree, write_text
+from prefopt.disk import GO_ON, disk_error, free_space, what_to_do
+from prefopt.durable import publish, sync, sync_tree, write_text
 from prefopt.errors import RunError
 from prefopt.train.engine import Engine
 from prefopt.train.parts import SavedParts, write_parts
@@ -59,43 +62,63 @@ def checkpoints(folder: Path) -> list[Path]:
 def save(engine: Engine, folder: Path, progress: Progress, keep: int) -> Path:
     """Write a checkpoint of every rank's state; keeps the newest `keep` and the best one.
 
-    Raises: RunError where the disk is full or cannot be written; older checkpoints are untouched.
+    Raises: RunError, on every rank, where the disk is full or fails; older checkpoints are untouched.
     """
     name = f"step-{progress.step:08d}"
     temporary, final = folder / f".tmp-{name}", folder / name
     if final.exists():
         return final
-    if engine.is_main:
-        shutil.rmtree(temporary, ignore_errors=True)
-        make_folder(folder)
-        temporary.mkdir()
-    engine.barrier()
-    problem = ""
+    unwritten = f"checkpoint {name} could not be written"
     try:
-        _write_state(engine, temporary)
-    except (OSError, RuntimeError, SafetensorError) as error:  # of a full disk, torch and safetensors say so
-        problem = f"{type(error).__name__}: {error}"
-    problems = [p for p in engine.gather(problem) if p]
-    if problems:
+        _together(engine, unwritten, folder, lambda: _begin(temporary), main_only=True)
+        _together(engine, unwritten, folder, lambda: _write_state(engine, temporary))
+        seal = partial(_publish, temporary, final, progress, _maker(engine))
+        _together(engine, unwritten, folder, seal, main_only=True)
+    except RunError:
         if engine.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
-        free = shutil.disk_usage(folder).free
-        raise RunError(
-            f"checkpoint {name} could not be written ({problems[0].splitlines()[0]}; {free / 2**20:.0f} MiB free)",
-            "free some space and give the same command again: it goes on from the last checkpoint",
-        )
-    if engine.is_main:
-        _seal(temporary, progress, _maker(engine))
-        publish(temporary, final)
-        prune(folder, keep, progress.best_step)
-    engine.barrier()
+        raise
+    undeleted = f"checkpoints older than {name} could not be deleted"
+    _together(engine, undeleted, folder, lambda: prune(folder, keep, progress.best_step), main_only=True)
     return final
+
+
+def _together(engine: Engine, failing: str, folder: Path, work: Callable[[], None], main_only: bool = False) -> None:
+    """Work on every rank, or on the main one alone, which all wait for.
+
+    Raises: RunError on every rank where it failed on any. failing: the beginning of its sentence.
+    """
+    problem: tuple[str, int] | None = None
+    try:
+        if engine.is_main or not main_only:
+            work()
+    except (OSError, RuntimeError, SafetensorError) as error:  # of a full disk, torch and safetensors say so
+        said, number = disk_error(error)
+        problem = said or f"{type(error).__name__}: {error}".splitlines()[0], number
+    if problems := [p for p in engine.gather(problem) if p]:
+        said, number = problems[0]
+        raise RunError(f"{failing} ({said}; {free_space(folder)})", what_to_do(number))
+
+
+def _begin(temporary: Path) -> None:
+    if not temporary.parent.exists():
+        temporary.parent.mkdir()  # not its parents: a run folder that was deleted stays so
+        sync(temporary.parent.parent)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+
+
+def _publish(temporary: Path, final: Path, progress: Progress, made_by: dict[str, Any]) -> None:
+    _seal(temporary, progress, made_by)
+    publish(temporary, final)
 
 
 def newest(folder: Path) -> tuple[Path, Progress, list[str]] | None:
     """The newest checkpoint whose files are what its manifest says, and what was wrong with newer ones.
 
     Damaged ones are set aside by renaming (`damaged-step-...`), unfinished ones deleted.
+
+    Raises: RunError where the disk cannot be read, which is no damage of the checkpoint's.
     """
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover)
@@ -180,8 +203,10 @@ def _problem(path: Path) -> str:
         foreign = [p.name for p in sorted(path.iterdir()) if p.name not in manifest["files"] and _would_be_read(p)]
         if foreign:
             return f"{foreign[0]} is not in its manifest: somebody else put it there"
-    except (OSError, ValueError, KeyError) as error:
+    except (FileNotFoundError, ValueError, KeyError) as error:
         return f"its manifest cannot be read ({type(error).__name__})"
+    except OSError as error:  # of the disk, and says nothing of the checkpoint
+        raise RunError(f"checkpoint {path} cannot be read: {error.strerror}", GO_ON) from None
     return ""
 
 

@@ -19,7 +19,7 @@ from prefopt.cache import cache_folder
 from prefopt.data.dataset import Prepared, open_prepared
 from prefopt.data.plan import Plan, make_plan
 from prefopt.data.tokenizer import load_tokenizer
-from prefopt.durable import write_text
+from prefopt.disk import write_whole
 from prefopt.errors import UserError, did_you_mean, stopped_unsaved
 from prefopt.losses import make_loss
 from prefopt.model.files import model_folder
@@ -46,6 +46,7 @@ from prefopt.train.nonfinite import recorded
 from prefopt.train.optim import learning_rates
 from prefopt.train.signals import StopFlag
 from prefopt.train.skips import Skips
+from prefopt.train.space import check_space, num_saves
 from prefopt.train.step_zero import check_start
 from prefopt.train.track import Clock, MetricsFile, Tracker
 from prefopt.train.work import balance
@@ -74,6 +75,7 @@ class Trainer:
         self.rows = sets[self.prepared.train.name]
         self.eval_rows = {name: rows for name, rows in sets.items() if rows is not self.rows}
         self.plan: Plan = self._make_plan()
+        check_space(self.engine, run_dir, num_saves(self.settings.train, self.plan), self.start_folder)
         say, cache = self.display.say, cache_folder(self.settings.data)
         attach_live_reference(self.engine, self.loss.needs, longest, say)
         self.budget = TokenBudget(self.engine, run_dir)
@@ -332,7 +334,7 @@ class Trainer:
                 "metrics": after,
                 "reload_difference": difference,
             }
-            write_text(self.dir / "result.json", json.dumps(result, indent=1))
+            write_whole(self.dir / "result.json", json.dumps(result, indent=1))
 
 
 def _make_deterministic(settings: RunSettings) -> None:

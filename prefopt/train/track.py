@@ -6,6 +6,8 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +16,9 @@ from typing import Any
 import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-from prefopt.durable import sync, write_text
-from prefopt.errors import UserError
+from prefopt.disk import disk_error, what_to_do, write_whole
+from prefopt.durable import sync
+from prefopt.errors import RunError, UserError
 from prefopt.settings import RunSettings
 from prefopt.train.engine import Engine
 from prefopt.train.memory import peak
@@ -37,25 +40,43 @@ class MetricsFile:
         looked: whether evaluation and samples after step `done` belong to the checkpoint, where there were any.
         """
         self._file = None
+        self._path = path
         if not shown:
             return
         if path.exists():
             limit = (done, looked)
             kept = [line for line in path.read_text(encoding="utf-8").split("\n") if _place(line) <= limit]
-            write_text(path, "".join(f"{line}\n" for line in kept))
+            write_whole(path, "".join(f"{line}\n" for line in kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
         sync(path.parent)
 
     def write(self, values: dict[str, Any]) -> None:
-        """Append a line; numbers keep every digit."""
+        """Append a line; numbers keep every digit.
+
+        Raises: RunError where the disk is full or fails.
+        """
         if self._file is not None:
-            self._file.write(json.dumps(values) + "\n")
-            self._file.flush()
+            line = json.dumps(values) + "\n"
+            with self._told():
+                self._file.write(line)
+                self._file.flush()
 
     def sync(self) -> None:
-        """Onto the disk, before a checkpoint says that these steps are done."""
+        """Onto the disk, before a checkpoint says that these steps are done.
+
+        Raises: RunError where the disk is full or fails.
+        """
         if self._file is not None:
-            os.fsync(self._file.fileno())
+            with self._told():
+                os.fsync(self._file.fileno())
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            said, number = disk_error(error)
+            raise RunError(f"{self._path} cannot be written: {said}", what_to_do(number)) from None
 
 
 def _place(line: str) -> tuple[float, bool]:
@@ -121,7 +142,7 @@ class Tracker:
         if "run_id" not in same:  # MLflow refuses to be told a setting twice where it has changed
             self._tracker.store_init_configuration(_flat(asdict(run)))
         if kept != before and kept:
-            write_text(file, json.dumps(kept) + "\n")
+            write_whole(file, json.dumps(kept) + "\n")
 
     def log(self, values: dict[str, Any], step: int) -> None:
         """Numbers of a step."""
