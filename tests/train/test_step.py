@@ -81,7 +81,7 @@ def test_an_evaluation_that_is_not_finite_names_its_rows(engine: Engine) -> None
     column[rows.responses_of(9)] = np.inf
     rows.set_reference(column)
     with pytest.raises(NonFiniteError, match="evaluation of ragged: dpo not finite in row-6, row-9"):
-        evaluate(engine, make_loss({"name": "dpo"}), rows, 300)
+        evaluate(engine, make_loss({"name": "dpo"}), rows, 300, StopFlag())
 
 
 def test_a_baseline_names_the_prompt_and_whose_response_it_was(engine: Engine) -> None:
