@@ -111,6 +111,7 @@ def _lead(
     print_data(prepared, run.data, console)
     if fingerprint is not None and prepared.fingerprint != fingerprint:
         raise UserError("--repeat: the data, the tokenizer or the template is not what the run was trained on")
+    find_state(folder, run, prepared.fingerprint, allowed)  # before it is touched
     with _claimed(folder) as lock:
         clear_drafts(folder)
         state = find_state(folder, run, prepared.fingerprint, allowed)
