@@ -210,6 +210,7 @@ def test_what_is_written_down_of_a_death(planted: None, tmp_path: Path) -> None:
     assert "OSError: ***" in written
 
 
+@pytest.mark.slow
 def test_what_a_rank_writes_down_itself(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(f"{SECRET}: 1\n")
     for name, is_secret in (("A_SECRET", True), ("PLAIN", False)):
@@ -222,6 +223,18 @@ def test_what_a_rank_writes_down_itself(tmp_path: Path) -> None:
         written = (tmp_path / "exit.json").read_text()
         assert (SECRET in written + done.stderr) != is_secret
         assert ("***" in written) == is_secret
+
+
+@pytest.mark.parametrize("module", ["prefopt.job", "prefopt.cli"])
+def test_what_goes_into_the_log_of_a_job(module: str, tmp_path: Path) -> None:
+    note = [str(tmp_path / "note.json")] if module == "prefopt.job" else []
+    words = [sys.executable, "-m", module, *note, "train", f"--{SECRET}"]
+    for name, is_secret in (("A_SECRET", True), ("PLAIN", False)):
+        added = {**environment(tmp_path), name: SECRET}
+        done = subprocess.run(words, cwd=ROOT, env=added, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        assert f"there is no option --{'***' if is_secret else SECRET}" in done.stderr
+        assert (SECRET in done.stdout + done.stderr) != is_secret
 
 
 def test_the_record_of_a_start(planted: None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prefopt.data.rows import Unusable
 from prefopt.data.template import Template, compiled_template
-from prefopt.data.template_limit import bounded, check_size, refused
+from prefopt.data.template_limit import bounded, check_size, is_escape, refused
 from prefopt.errors import UserError
 from prefopt.records import Candidate, Example, Message
 
@@ -39,9 +39,7 @@ class Renderer:
             return Rendered(example.prompt[0].content, tuple(c.text for c in candidates))
         if self.tokenizer.chat_template is None:
             raise no_template(example.id)
-        (prompt,) = self._apply(example.id, [example.prompt], True)
-        answered = [(*example.prompt, Message("assistant", c.text)) for c in candidates]
-        wholes = self._apply(example.id, answered, False)
+        prompt, *wholes = self._rendered(example, candidates)
         responses = []
         for candidate, whole in zip(candidates, wholes):
             if not whole.startswith(prompt):
@@ -60,24 +58,24 @@ class Renderer:
         """The chat template, compiled; None where it does not give what `apply_chat_template` gives."""
         return compiled_template(self.tokenizer)
 
-    def _apply(self, row: str, dialogues: list[tuple[Message, ...]], add_generation_prompt: bool) -> list[str]:
-        from jinja2.exceptions import SecurityError
-
+    def _rendered(self, example: Example, candidates: tuple[Candidate, ...]) -> list[str]:
+        """The prompt, and the whole dialogue with each response."""
+        dialogues = [example.prompt, *((*example.prompt, Message("assistant", c.text)) for c in candidates)]
         turns = [[{"role": m.role, "content": m.content} for m in dialogue] for dialogue in dialogues]
         try:
-            with bounded(row):
-                rendered = self._render(turns, add_generation_prompt)
-        except SecurityError as error:
-            raise refused(row, error) from None
+            with bounded(example.id):
+                rendered = [*self._apply(turns[:1], True), *self._apply(turns[1:], False)]
         except UserError:
             raise
         except Exception as error:  # a template is somebody's program: it may fail in any way
+            if is_escape(error):
+                raise refused(example.id, error) from None
             raise Unusable("chat template refuses the row", str(error).strip()[:200] or type(error).__name__) from None
         for text, messages in zip(rendered, turns):
-            check_size(row, text, [message["content"] for message in messages])
+            check_size(example.id, text, [message["content"] for message in messages])
         return rendered
 
-    def _render(self, turns: list[list[dict[str, str]]], add_generation_prompt: bool) -> list[str]:
+    def _apply(self, turns: list[list[dict[str, str]]], add_generation_prompt: bool) -> list[str]:
         if self._template is not None:
             return [self._template(messages, add_generation_prompt) for messages in turns]
         rendered = self.tokenizer.apply_chat_template(

@@ -62,6 +62,13 @@ def check_size(where: str, rendered: str, said: Sequence[str]) -> None:
         raise TemplateLimitError(message, _HINT)
 
 
+def is_escape(error: Exception) -> bool:
+    """Whether the sandbox stopped the template."""
+    from jinja2.exceptions import SecurityError
+
+    return isinstance(error, SecurityError)
+
+
 def refused(where: str, error: Exception) -> TemplateLimitError:
     """What to say of a template that the sandbox stopped."""
     message = f"{where}: the chat template reaches for what no template needs, and was stopped ({error})"

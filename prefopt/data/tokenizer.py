@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefopt.data.hub import quiet_hub
-from prefopt.data.template_limit import bounded, check_size, refused
+from prefopt.data.template_limit import bounded, check_size, is_escape, refused
 from prefopt.errors import RunError, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -121,7 +121,6 @@ def template_text(tokenizer: PreTrainedTokenizerBase, path: str, chat_template: 
 def _check_template(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
     """Raises: UserError for a template that does not parse, end or stay in its sandbox, or puts two BOS in front."""
     from jinja2 import TemplateSyntaxError
-    from jinja2.exceptions import SecurityError
 
     name = where if len(where) < 200 and "\n" not in where and "{" not in where else "data.chat_template"
     try:
@@ -129,11 +128,11 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
             text = str(tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False))
     except TemplateSyntaxError as error:
         raise UserError(f"{name}: the chat template does not parse (line {error.lineno}: {error.message})") from None
-    except SecurityError as error:
-        raise refused(name, error) from None
     except UserError:
         raise
-    except Exception:
+    except Exception as error:
+        if is_escape(error):
+            raise refused(name, error) from None
         return  # it may ask for a system turn, or for two turns: each row will say
     check_size(name, text, ["x"])
     bos = tokenizer.bos_token
