@@ -25,6 +25,8 @@ INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit code. Exceptions that are not a user's keep their traceback."""
+    if arguments is None:  # the process is ours
+        mask_streams()
     words = sys.argv[1:] if arguments is None else arguments
     try:
         return _dispatch(words)
@@ -253,6 +255,5 @@ def _compose(options: argparse.Namespace) -> Composition:
     return composition
 
 
-if __name__ == "__main__":  # also how a job of SLURM runs, whose output is kept
-    mask_streams()
+if __name__ == "__main__":
     sys.exit(main())
