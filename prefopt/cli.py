@@ -26,6 +26,8 @@ INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit code. Exceptions that are neither a user's nor a disk's keep their traceback."""
+    if arguments is None:  # the process is ours
+        mask_streams()
     words = sys.argv[1:] if arguments is None else arguments
     try:
         return _dispatch(words)
@@ -266,6 +268,5 @@ def _compose(options: argparse.Namespace) -> Composition:
     return composition
 
 
-if __name__ == "__main__":  # also how a job of SLURM runs, whose output is kept
-    mask_streams()
+if __name__ == "__main__":
     sys.exit(main())
