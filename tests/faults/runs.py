@@ -99,7 +99,8 @@ class Run:
             "result": {k: v for k, v in result.items() if k not in scored_anew},
             "samples": (self.folder / "samples.jsonl").read_text(encoding="utf-8"),
             "names": sorted(p.name for p in self.folder.iterdir() if p.name != "exit.json"),
-            "checkpoints": sorted(p.name for p in (self.folder / "checkpoints").iterdir()),
+            # A run that is asked to stop saves at steps of its own, but keeps as many, and the last is the same.
+            "checkpoints": [last.name, *sorted(n.partition("-")[0] for n in os.listdir(last.parent))],
         }
 
 
