@@ -129,6 +129,7 @@ def three_steps(case: Case, tokenizer: PreTrainedTokenizerFast, folder: Path) ->
     engine = fresh(case)
     rows = make_rows(engine)
     metrics = [one_step(engine, rows, step) for step in (0, 1)]
+    folder.mkdir(parents=True, exist_ok=True)
     path = checkpoint.save(engine, folder / "checkpoints", Progress(step=2), keep=1)
     metrics.append(one_step(engine, rows, 2))
     found = {"in_force": engine.in_force, "metrics": metrics, "weights": weights_of(engine)}
