@@ -97,6 +97,7 @@ def other_tokenizer(bed: Bed) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("harm", [other_rows, other_tokenizer])
 def test_other_data_bytes_and_another_tokenizer(harm: Callable[[Bed], None], bed: Bed) -> None:
     harm(bed)
@@ -109,6 +110,7 @@ def test_other_data_bytes_and_another_tokenizer(harm: Callable[[Bed], None], bed
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_another_template_named_in_the_settings_and_another_beta(tmp_path: Path) -> None:
     bed = Bed(tmp_path)
     bed.more = ["loss=simpo", "train.save_every=2"]
@@ -157,6 +159,7 @@ def test_other_code_of_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_another_token_budget_is_in_force_though_the_run_kept_one(bed: Bed) -> None:
     kept = bed.run_dir / "token_budget.json"
     kept.write_text(json.dumps({"from_step": [[0, 100]]}))  # as a step that did not fit leaves it

@@ -25,11 +25,11 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Bed:
     ("kind", "shape"),
     [
         ("kill", "one process"),
-        ("kill", "two ranks, DDP"),
-        ("save", "one process, LoRA with dropout"),
-        ("save", "two ranks, ZeRO-3"),
-        ("signal", "one process"),
         ("signal", "two ranks, DDP"),
+        pytest.param("kill", "two ranks, DDP", marks=pytest.mark.long),
+        pytest.param("save", "one process, LoRA with dropout", marks=pytest.mark.long),
+        pytest.param("save", "two ranks, ZeRO-3", marks=pytest.mark.long),
+        pytest.param("signal", "one process", marks=pytest.mark.long),
         pytest.param("signal", "two ranks, ZeRO-3", marks=pytest.mark.long),
     ],
 )

@@ -111,6 +111,7 @@ def test_a_disk_that_somebody_else_fills(material: Material, tmp_path: Path) -> 
         assert "resuming after step" in assert_goes_on(words, material.cache, run_dir)
 
 
+@pytest.mark.long
 def test_a_run_folder_that_became_read_only(material: Material, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 16 * 1024) as disk:
         run_dir = disk / "run"
@@ -125,6 +126,7 @@ def test_a_run_folder_that_became_read_only(material: Material, tmp_path: Path) 
         assert "resuming after step" in assert_goes_on(words, material.cache, run_dir)
 
 
+@pytest.mark.long
 def test_a_run_folder_that_is_gone_is_not_made_again(material: Material, tmp_path: Path) -> None:
     run_dir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     words = material.words(run_dir)
@@ -161,6 +163,7 @@ def test_encoded_data_that_are_cut_short_under_a_run(num_processes: int, materia
     assert "resuming after step" in assert_goes_on(words, cache, run_dir)
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_the_disk_does_not_give_back_is_no_damaged_one(material: Material, tmp_path: Path) -> None:
     run_dir, trigger = tmp_path / "run", tmp_path / "trigger"
     words = material.words(run_dir)

@@ -178,6 +178,7 @@ def test_a_limit_that_the_start_is_beyond_is_said_before_training(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_watching_changes_nothing_and_survives_a_kill(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
     adapters = ["model.lora={r: 4, dropout: 0.2}", "train.save_every=3"]  # dropout draws random numbers
     plain, straight, killed = (tmp_path / name for name in ("plain", "straight", "killed"))
@@ -199,6 +200,7 @@ def test_watching_changes_nothing_and_survives_a_kill(material: tuple[Path, Path
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["deepspeed=zero3", "fsdp=full_shard"])
 def test_two_ranks_that_split_weights_are_watched_too(
     engine: str, material: tuple[Path, Path, Path], tmp_path: Path

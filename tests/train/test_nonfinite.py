@@ -105,6 +105,7 @@ def test_a_gradient_that_overflows_names_the_rows_of_its_step(material: Material
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_evaluation_names_its_row(material: Material, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     words = words_for(material.models[LOGIT], material.good, material.bad, run_dir)
@@ -160,6 +161,7 @@ def test_one_step_more_than_the_limit_stops(material: Material, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("first", [SKIP, "train.on_nonfinite=stop"], ids=["killed", "stopped"])
 def test_a_run_that_went_on_is_the_straight_run(first: str, material: Material, tmp_path: Path) -> None:
     straight, other = tmp_path / "straight", tmp_path / "other"
@@ -182,6 +184,7 @@ def test_a_run_that_went_on_is_the_straight_run(first: str, material: Material, 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["fsdp=none", "fsdp=full_shard"])
 def test_two_ranks_skip_the_same_steps(engine: str, material: Material, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
@@ -226,6 +229,7 @@ def test_a_kept_reference_that_is_not_finite_is_scored_anew(number: float, mater
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_reference_that_the_model_cannot_give_names_its_row(material: Material, tmp_path: Path) -> None:
     said = complaint(prefopt(material.words(tmp_path / "run", "loss=dpo", SKIP), tmp_path / "cache"))
     assert f"bad.jsonl:{ROW} is not finite" in said
