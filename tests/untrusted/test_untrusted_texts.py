@@ -1,20 +1,19 @@
 """Texts of somebody else's cannot run code or lead elsewhere: YAML, interpolations, chat templates, names and paths.
 
-What would run leaves a marker; models and data sets are in tests/test_untrusted.py.
+What would run leaves a marker; models and data sets are in test_untrusted_models.py.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from tiny import make_model, make_pairs, overrides
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from untrusted_bed import refusal, words_for
 
 from prefopt.checks import check
 from prefopt.config import compose
@@ -25,38 +24,6 @@ from prefopt.data.tokenizer import load_tokenizer
 from prefopt.errors import UserError
 from prefopt.settings import DataSettings, SourceSettings, load
 from prefopt.sweeps.groups import split
-
-
-@pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A whole model and pairs."""
-    folder = tmp_path_factory.mktemp("untrusted")
-    return make_model(folder / "model"), make_pairs(folder / "pairs.jsonl")
-
-
-@pytest.fixture
-def model(material: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A copy that may be spoilt."""
-    return shutil.copytree(material[0], tmp_path / "model")
-
-
-@pytest.fixture
-def marker(tmp_path: Path) -> Path:
-    return tmp_path / "marker"
-
-
-def refusal(words: list[str], config_dir: Path | None = None) -> str:
-    """What `prefopt train` says to these words before it prepares anything."""
-    with pytest.raises(UserError) as error:
-        check(compose(words, config_dir))
-    assert error.value.exit_code == 2
-    assert "\n" not in error.value.message
-    return error.value.message
-
-
-def words_for(material: tuple[Path, Path], tmp_path: Path, *more: str) -> list[str]:
-    return overrides(*material, tmp_path / "run", *more)
-
 
 # YAML and interpolations
 

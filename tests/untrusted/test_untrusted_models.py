@@ -1,6 +1,6 @@
 """Files of somebody else's cannot run code: each bad one leaves a marker where its code ran, and none does.
 
-What is refused is refused in one sentence. YAML, templates and paths are in tests/test_untrusted_text.py, rows that are
+What is refused is refused in one sentence. YAML, templates and paths are in test_untrusted_texts.py, rows that are
 a mess in tests/data/test_data_fuzz.py.
 """
 
@@ -22,11 +22,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from tiny import ROOT, environment, make_model, make_pairs, overrides
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tiny import ROOT, environment
+from untrusted_bed import refusal, words_for
 
-from prefopt.checks import check
-from prefopt.config import compose
 from prefopt.data.load import open_source
 from prefopt.data.tokenizer import load_tokenizer
 from prefopt.errors import UserError
@@ -46,37 +45,6 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
         return open, (self.marker, "w")
-
-
-@pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A whole model and pairs."""
-    folder = tmp_path_factory.mktemp("untrusted")
-    return make_model(folder / "model"), make_pairs(folder / "pairs.jsonl")
-
-
-@pytest.fixture
-def model(material: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A copy that may be spoilt."""
-    return shutil.copytree(material[0], tmp_path / "model")
-
-
-@pytest.fixture
-def marker(tmp_path: Path) -> Path:
-    return tmp_path / "marker"
-
-
-def refusal(words: list[str], config_dir: Path | None = None) -> str:
-    """What `prefopt train` says to these words before it prepares anything."""
-    with pytest.raises(UserError) as error:
-        check(compose(words, config_dir))
-    assert error.value.exit_code == 2
-    assert "\n" not in error.value.message
-    return error.value.message
-
-
-def words_for(material: tuple[Path, Path], tmp_path: Path, *more: str) -> list[str]:
-    return overrides(*material, tmp_path / "run", *more)
 
 
 def command(words: list[str], cache: Path, said: str = "") -> subprocess.CompletedProcess[str]:
