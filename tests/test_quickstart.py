@@ -73,7 +73,7 @@ UNMET = {"modpo": "the method needs margins"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "loss", [pytest.param(name, marks=[pytest.mark.long] if place % 3 else []) for place, name in enumerate(names())]
+    "loss", [pytest.param(name, marks=[pytest.mark.long] if place % 8 else []) for place, name in enumerate(names())]
 )
 def test_every_method_trains_on_the_quickstart_or_says_what_it_lacks(
     loss: str, demo_cache: Path, tmp_path: Path

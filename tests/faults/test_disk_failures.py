@@ -76,9 +76,12 @@ def test_a_disk_that_fails_while_a_checkpoint_is_synced(num_processes: int, mate
     ("path", "calls", "errno", "said"),
     [
         ("metrics.jsonl", "write", ENOSPC, ["metrics.jsonl cannot be written: No space left on device", "free some"]),
-        ("metrics.jsonl", "fsync", EIO, ["metrics.jsonl cannot be written: Input/output error"]),
+        pytest.param(
+            *("metrics.jsonl", "fsync", EIO, ["metrics.jsonl cannot be written: Input/output error"]),
+            marks=pytest.mark.long,
+        ),
         ("", "open,write,fsync", ESTALE, ["Stale file handle"]),  # the whole run folder, exit.json and logs too
-        ("", "write", ENOSPC, ["No space left on device"]),
+        pytest.param("", "write", ENOSPC, ["No space left on device"], marks=pytest.mark.long),
     ],
     ids=["metrics_full", "metrics_sync", "all_stale", "all_full"],
 )

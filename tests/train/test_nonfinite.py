@@ -204,7 +204,7 @@ def test_two_ranks_skip_the_same_steps(engine: str, material: Material, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("number", [np.nan, pytest.param(np.inf, marks=pytest.mark.long)])
 def test_a_kept_reference_that_is_not_finite_is_scored_anew(number: float, material: Material, tmp_path: Path) -> None:
     model, cache = material.models[LOGIT], tmp_path / "cache"
 

@@ -242,7 +242,7 @@ torch.nn.Embedding.forward = with_dropout
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_dropout_that_is_on_ends_the_run(
     ranks: int, material: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
