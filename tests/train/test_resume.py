@@ -16,6 +16,7 @@ from tiny import kill_at_step, make_model, make_pairs, metrics, overrides, prefo
 
 from prefopt.train.track import TIMINGS
 
+LONG = [pytest.mark.slow, pytest.mark.long]
 NUM_STEPS = 16  # 32 training pairs, 4 a step, 2 epochs
 
 
@@ -49,10 +50,10 @@ def assert_bit_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> 
     [
         ["loss=dpo"],
         ["loss=orpo", "model.lora={r: 4, dropout: 0.2}"],
-        pytest.param(["loss=tdpo"], marks=[pytest.mark.slow, pytest.mark.long]),  # the live reference is the start, not the checkpoint
+        pytest.param(["loss=tdpo"], marks=LONG),  # the live reference is the start, not the checkpoint
         pytest.param(["loss=kto", "train.batch_size=8", "model.lora={r: 4, dropout: 0.2}"], marks=pytest.mark.slow),
-        pytest.param(["loss=reward_bt"], marks=[pytest.mark.slow, pytest.mark.long]),
-        pytest.param(["loss=dpo", "model.dtype=bfloat16"], marks=[pytest.mark.slow, pytest.mark.long]),  # masters are state too
+        pytest.param(["loss=reward_bt"], marks=LONG),
+        pytest.param(["loss=dpo", "model.dtype=bfloat16"], marks=LONG),  # masters are state too
         pytest.param(["loss=dpo", "model.dtype=bfloat16", "optim.bfloat16_weights=stochastic"], marks=pytest.mark.slow),
     ],
     ids=["dpo", "orpo_lora_with_dropout", "tdpo", "kto_lora_with_dropout", "reward_bt", "masters", "stochastic"],
