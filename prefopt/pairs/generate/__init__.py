@@ -1,0 +1,1 @@
+"""Stages that make candidates: one file each, found by its name."""

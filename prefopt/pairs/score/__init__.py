@@ -1,0 +1,1 @@
+"""Stages that say what candidates are worth: one file each, found by its name."""

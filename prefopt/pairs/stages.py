@@ -1,0 +1,122 @@
+"""What the stages of `prefopt pairs` hand to one another, and what each kind of stage promises.
+
+A stage is a frozen dataclass of settings. `open` loads what it needs and gives the function that does the work on the
+prompts of one chunk; what that function gives for a prompt depends on the prompt, the settings and the seed, and
+neither on the other chunks nor on which process works. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+
+from prefopt.records import Candidate, Example
+
+if TYPE_CHECKING:
+    from prefopt.pairs.settings import PairsSettings
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stage works, besides its own settings.
+
+    settings: of the whole command. device: "cpu" or "cuda:0". notes: a folder that outlives the process, where a stage
+    may keep what costs money to ask for again (a judge's answers). say: prints a line for the user.
+    """
+
+    settings: PairsSettings
+    device: str
+    notes: str
+    say: Callable[[str], None] = field(default=print)
+
+
+class LeftOut(NamedTuple):
+    """Something that is not used. id: of the prompt. reason: one of a few phrases, by which they are counted.
+
+    detail: what was seen. text: the candidate that is left out; None where the whole prompt is.
+    """
+
+    id: str
+    reason: str
+    detail: str = ""
+    text: str | None = None
+
+
+class Generated(NamedTuple):
+    """What became of a prompt: its Examples with candidates (one; none where it is left out), and what was left out."""
+
+    examples: tuple[Example, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+class Judged(NamedTuple):
+    """What the candidates of an Example are worth.
+
+    scores [k]: higher is better; None where a candidate could not be judged. reasons [k]: for those a phrase by which
+    they are counted, else None. wins [k][k]: P(i beats j) of a judge that compares two, with 0.5 on the diagonal; None
+    of one that scores each alone. details [k]: what else is worth keeping of each, as JSON; empty for nothing.
+    """
+
+    scores: tuple[float | None, ...]
+    reasons: tuple[str | None, ...]
+    wins: tuple[tuple[float, ...], ...] | None = None
+    details: tuple[dict[str, Any], ...] = ()
+
+
+class Selected(NamedTuple):
+    """What is taken of an Example, as places among its candidates.
+
+    pairs: (chosen, rejected), for stages that write pairs. kept: for those that write lists or single responses.
+    reason: why there is nothing, by which prompts are counted; empty where there is something.
+    """
+
+    pairs: tuple[tuple[int, int], ...] = ()
+    kept: tuple[int, ...] = ()
+    reason: str = ""
+
+
+class Generate(Protocol):
+    """Candidates for prompts. needs_policy: whether `policy=` must be given."""
+
+    needs_policy: ClassVar[bool]
+
+    def open(self, place: Place) -> Callable[[Sequence[Example]], list[Generated]]:
+        """The function that answers the prompts of a chunk, in their order.
+
+        Raises: UserError for what cannot be had (a model, a server), before anything is generated.
+        """
+
+
+class Score(Protocol):
+    """Worth of candidates."""
+
+    def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
+        """The function that judges the candidates of the Examples of a chunk, in their order.
+
+        Raises: UserError for what cannot be had, before anything is scored.
+        """
+
+
+class Select(Protocol):
+    """Which candidates are trained on. Every candidate has a score; `wins_of` gives what a pairwise judge said.
+
+    writes: pairs: a row per pair (prompt, chosen, rejected); ranked: a row per prompt with its responses and scores;
+    sft: a row per response.
+    """
+
+    writes: ClassVar[Literal["pairs", "ranked", "sft"]]
+
+    def __call__(self, example: Example, chance: random.Random) -> Selected:
+        """What is taken. chance: decided by the prompt's words and the seed alone."""
+
+
+WINS = "wins"
+"""Key of `Candidate.source`: P(this candidate beats each of the others), in their order."""
+
+
+def wins_of(candidates: Sequence[Candidate]) -> list[list[float]] | None:
+    """P(i beats j), [k][k], where a pairwise judge compared the candidates; None where none did."""
+    rows = [None if c.source is None else c.source.get(WINS) for c in candidates]
+    return None if any(row is None for row in rows) else [list(row) for row in rows if row is not None]
