@@ -1,4 +1,4 @@
-"""The stages by name: `generate=sample` is the one dataclass that `prefopt/pairs/generate/sample.py` lists in `__all__`.
+"""The stages by name: `generate=sample` is the one dataclass in `__all__` of `prefopt/pairs/generate/sample.py`.
 
 Nothing here imports torch until a stage is opened, so that settings can be checked at once.
 """
