@@ -19,7 +19,7 @@ from prefopt.data.render import Rendered, Renderer
 from prefopt.data.rows import Row, Unusable
 from prefopt.data.schema import SCHEMA, Chunk
 from prefopt.data.select import LabelledBy, Selected, select
-from prefopt.data.tokenizer import special_prefix
+from prefopt.data.tokenizer import special_prefix, with_prefix
 from prefopt.data.verdicts import judged, words_of
 from prefopt.errors import UserError
 from prefopt.records import Example
@@ -148,11 +148,7 @@ class Encoder:
         return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
     def _prefixed(self, draft: _Draft, prompt: list[int]) -> list[int]:
-        """A plain prompt gets what the tokenizer puts in front of a text, unless it is written there already."""
-        prefix = self._prefix
-        if draft.example.is_chat or not prefix or prompt[: len(prefix)] == prefix:
-            return prompt
-        return prefix + prompt
+        return with_prefix(prompt, self._prefix, draft.example.is_chat)
 
     def _finish(self, draft: _Draft, prompt: list[int], responses: list[list[int]], num_moved: int) -> dict[str, Any]:
         """One row of `SCHEMA`."""

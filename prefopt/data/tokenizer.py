@@ -151,6 +151,13 @@ def special_prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     raise UserError("the tokenizer changes a text's ids when it adds special tokens, which prefopt cannot follow")
 
 
+def with_prefix(ids: list[int], prefix: list[int], is_chat: bool) -> list[int]:
+    """A plain prompt's ids behind what the tokenizer puts in front of a text, unless it is written there already."""
+    if is_chat or not prefix or ids[: len(prefix)] == prefix:
+        return ids
+    return prefix + ids
+
+
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """A hash of everything that decides a text's token ids, the chat template left aside."""
     digest = hashlib.sha256()

@@ -1,0 +1,59 @@
+"""From prompts to candidates: encode, let each policy answer, decode, and account for every answer that is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from prefopt.pairs.chance import key_of
+from prefopt.pairs.policies import Answering
+from prefopt.pairs.stages import Generated, LeftOut
+from prefopt.records import Candidate, Example
+
+Answer = Callable[[Answering, list[list[int]], list[str]], list[list[tuple[list[int], bool]]]]
+"""(policy, prompts as ids, their keys) to the answers to each: tokens, and whether the policy ended it itself."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The work on a chunk. policies: each answers every prompt. unfinished: "drop" or "keep" what the limit cut."""
+
+    policies: Sequence[Answering]
+    answer: Answer
+    unfinished: str
+
+    def __call__(self, examples: Sequence[Example]) -> list[Generated]:
+        """Each prompt with its new candidates, policy after policy, behind those that it had."""
+        candidates: list[list[Candidate]] = [list(e.candidates) for e in examples]
+        left_out: list[list[LeftOut]] = [[] for _ in examples]
+        for asked in self.policies:
+            prompts, places, refused = asked.encode(examples)
+            for place, reason in refused.items():
+                left_out[place].append(reason)
+            if not prompts:
+                continue
+            found = self.answer(asked, prompts, [key_of(examples[place]) for place in places])
+            for place, prompt, answers in zip(places, prompts, found, strict=True):
+                example = examples[place]
+                for number, (tokens, stopped) in enumerate(answers):
+                    text = asked.decode(prompt, tokens, example.is_chat)
+                    why = self._refused(example.id, text, tokens, stopped)
+                    if why is None:
+                        source = {"policy": asked.name, "sample": number, "tokens": len(tokens), "stopped": stopped}
+                        candidates[place].append(Candidate(text, source=source))
+                    else:
+                        left_out[place].append(why)
+        made = []
+        for example, found_here, lost in zip(examples, candidates, left_out, strict=True):
+            if not found_here and not any(one.text is None for one in lost):
+                lost.append(LeftOut(example.id, "no candidate", f"{len(lost)} answers, none of which can be used"))
+            whole = (replace(example, candidates=tuple(found_here)),) if found_here else ()
+            made.append(Generated(whole, tuple(lost)))
+        return made
+
+    def _refused(self, prompt: str, text: str, tokens: list[int], stopped: bool) -> LeftOut | None:
+        if not text.strip():
+            return LeftOut(prompt, "empty answer", f"{len(tokens)} tokens", text)
+        if not stopped and self.unfinished == "drop":
+            return LeftOut(prompt, "answer not finished", f"cut after {len(tokens)} tokens", text)
+        return None

@@ -1,0 +1,126 @@
+"""The policies that answer: loaded once, prompts encoded as in training, answers turned back into text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from transformers import AutoConfig
+
+from prefopt.data.prompts import PromptEncoder
+from prefopt.data.rows import Unusable
+from prefopt.data.tokenizer import load_tokenizer
+from prefopt.errors import UserError
+from prefopt.model.adapters import load_merged
+from prefopt.model.files import adapter_folder, base_of, model_folder
+from prefopt.model.load import load_policy
+from prefopt.model.policy import Policy
+from prefopt.pairs.lanes import Lanes
+from prefopt.pairs.stages import LeftOut, Place
+from prefopt.records import Example
+from prefopt.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_CONTEXT = 8
+"""Tokens of the prompt that are decoded in front of an answer, so that it gets the white space it has behind them."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A policy that answers.
+
+    name: as `policy=` gives it. ends: tokens that end an answer, those of its generation settings and the EOS.
+    longest_prompt: tokens, what max_prompt_tokens and the model's positions allow.
+    """
+
+    name: str
+    policy: Policy
+    tokenizer: PreTrainedTokenizerBase
+    ends: frozenset[int]
+    longest_prompt: int
+
+    def encode(self, examples: Sequence[Example]) -> tuple[list[list[int]], list[int], dict[int, LeftOut]]:
+        """Prompts to ids: those within the limit, their places among `examples`, and the others by place."""
+        encoder = PromptEncoder(self.tokenizer)
+        ids, places, left_out = [], [], {}
+        for place, example in enumerate(examples):
+            try:
+                prompt = encoder(example)
+            except Unusable as why:
+                left_out[place] = LeftOut(example.id, why.reason, why.detail)
+                continue
+            if len(prompt) > self.longest_prompt:
+                detail = f"{len(prompt)} tokens, of which {self.longest_prompt} may be"
+                left_out[place] = LeftOut(example.id, "prompt too long", detail)
+                continue
+            ids.append(prompt)
+            places.append(place)
+        return ids, places, left_out
+
+    def decode(self, prompt: list[int], tokens: list[int], is_chat: bool) -> str:
+        """An answer's text. Behind plain text it keeps the white space with which it continues it."""
+        if is_chat:  # what stands between the turns is the template's
+            return self._text(tokens).strip()
+        before = self._text(prompt[-_CONTEXT:])
+        whole = self._text(prompt[-_CONTEXT:] + tokens)
+        return whole[len(before) :] if whole.startswith(before) else self._text(tokens)
+
+    @contextmanager
+    def lanes(self) -> Iterator[Lanes]:
+        """Empty lanes of this policy."""
+        with self.policy.generating() as model:
+            yield Lanes(model)  # type: ignore[arg-type]  # adapters are merged: it is a transformers model
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def open_policy(path: str, place: Place, stop: Sequence[str], longest_answer: int) -> Answering:
+    """The model or adapters at `path`, ready to answer.
+
+    stop: tokens, as the vocabulary spells them, that end an answer besides. longest_answer: tokens.
+
+    Raises: UserError for a model that cannot be used, a stop that is no token of its vocabulary, and answers that leave
+        no positions for a prompt.
+    """
+    settings = place.settings
+    adapters = adapter_folder(path)
+    base = path if adapters is None else base_of(adapters)
+    longest = _longest(base, settings.max_prompt_tokens, longest_answer)
+    own_tokenizer = adapters is None or any(adapters.glob("tokenizer*"))
+    tokenizer = load_tokenizer(path if own_tokenizer else base, None, settings.chat_template)
+    held = ModelSettings(path=base, dtype=settings.dtype)
+    policy = load_policy(held, longest=longest) if adapters is None else load_merged(held, adapters, longest=longest)
+    policy = policy.to(place.device).eval().requires_grad_(False)
+    ends = {tokenizer.eos_token_id, *_generation_ends(policy)}
+    for word in stop:
+        token = tokenizer.convert_tokens_to_ids(word)
+        if token is None or (token == tokenizer.unk_token_id and word != tokenizer.unk_token):
+            raise UserError(f"generate.stop: {word!r} is no token of {path}", "spell it as its vocabulary does")
+        ends.add(token)
+    return Answering(path, policy, tokenizer, frozenset(ends - {None}), longest - longest_answer)
+
+
+def _longest(path: str, longest_prompt: int, longest_answer: int) -> int:
+    """Tokens of the longest sequence: as the settings say, as far as the model has positions.
+
+    Raises: UserError where an answer alone takes all of them.
+    """
+    config = AutoConfig.from_pretrained(model_folder(path), trust_remote_code=False).get_text_config().to_dict()
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if positions is not None and longest_answer >= positions:
+        raise UserError(
+            f"generate.max_new_tokens={longest_answer}: {path} has {positions} positions, for prompt and answer",
+            "set less",
+        )
+    wanted = longest_prompt + longest_answer
+    return wanted if positions is None else min(wanted, positions)
+
+
+def _generation_ends(policy: Policy) -> list[int]:
+    known = policy.pretrained.generation_config.eos_token_id if policy.pretrained.generation_config else None
+    return [] if known is None else known if isinstance(known, list) else [known]
