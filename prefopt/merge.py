@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefopt.errors import UserError, did_you_mean
 from prefopt.overrides import Delete, Set
-from prefopt.recipe_files import GROUPS, RecipeFolder, choices
+from prefopt.recipe_files import TRAIN, RecipeFolder, Tree, choices
 
 if TYPE_CHECKING:
     from hydra._internal.config_repository import CachingConfigRepository
@@ -103,8 +103,8 @@ def without_environment() -> Iterator[None]:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
-def merge_files(chosen: dict[str, str | None], folders: list[RecipeFolder]) -> Merged:
-    """Every YAML file of the run, merged in Hydra's order."""
+def merge_files(chosen: dict[str, str | None], folders: list[RecipeFolder], tree: Tree = TRAIN) -> Merged:
+    """Every YAML file of the run, merged in Hydra's order. folders: of the tree."""
     import yaml
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.config_repository import CachingConfigRepository
@@ -116,8 +116,8 @@ def merge_files(chosen: dict[str, str | None], folders: list[RecipeFolder]) -> M
         loader = ConfigLoaderImpl(_hydra_search_path(folders))
         repository = CachingConfigRepository(loader.repository)
         recipe = {k: v for k, v in chosen.items() if k == "recipe"}
-        of_recipe, _ = _defaults(repository, recipe)
-        final, files = _defaults(repository, chosen)
+        of_recipe, _ = _defaults(repository, recipe, tree)
+        final, files = _defaults(repository, chosen, tree)
         # Only what differs from the recipe's own choice is taken whole: `loss=orpo` on an ORPO recipe changes nothing.
         replaced = {g for g in chosen if recipe.get("recipe") and g != "recipe" and final[g] != of_recipe[g]}
         merged = Merged(final)
@@ -134,7 +134,7 @@ def merge_files(chosen: dict[str, str | None], folders: list[RecipeFolder]) -> M
                 _leave_out(config, replaced, final, file, merged.notes)
             merged.merge(config, file if folder.is_packaged else f"{folder.shown}/{file}")
     except MissingConfigException as error:
-        raise _missing(error, folders) from None
+        raise _missing(error, folders, tree) from None
     except yaml.YAMLError as error:
         raise UserError(f"a recipe file is not YAML: {' '.join(str(error).split())}") from None
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
@@ -155,7 +155,7 @@ def _hydra_search_path(folders: list[RecipeFolder]) -> Any:
 
 
 def _defaults(
-    repository: CachingConfigRepository, chosen: dict[str, str | None]
+    repository: CachingConfigRepository, chosen: dict[str, str | None], tree: Tree
 ) -> tuple[dict[str, str | None], list[Any]]:
     """Each group's final choice, and the files in the order in which they are merged."""
     from hydra._internal.defaults_list import create_defaults_list
@@ -164,13 +164,13 @@ def _defaults(
     lines = [f"{group}={'null' if name is None else name}" for group, name in chosen.items()]
     result = create_defaults_list(
         repo=repository,
-        config_name="train",
+        config_name=tree.main,
         overrides_list=OverridesParser.create().parse_overrides(lines),
         prepend_hydra=False,
         skip_missing=False,
     )
     known = dict(result.overrides.known_choices)
-    return {group: known.get(group) for group in GROUPS}, result.defaults
+    return {group: known.get(group) for group in tree.groups}, result.defaults
 
 
 def _folder_of(file: str, folders: list[RecipeFolder], notes: list[str]) -> RecipeFolder:
@@ -223,10 +223,10 @@ def origin_of(key: str, origins: list[tuple[str, str]]) -> str:
     return origin
 
 
-def _missing(error: Any, folders: list[RecipeFolder]) -> UserError:
+def _missing(error: Any, folders: list[RecipeFolder], tree: Tree) -> UserError:
     """A recipe's defaults list names a file that is not there."""
     group, _, name = str(error.missing_cfg_file or "").rpartition("/")
-    if group in GROUPS:
+    if group in tree.groups:
         return UserError(
             f"a defaults list asks for {group}/{name}.yaml, which is not there",
             did_you_mean(name, choices(group, folders)),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefopt.errors import UserError, did_you_mean
 from prefopt.fill import known_keys
-from prefopt.recipe_files import GROUPS
+from prefopt.recipe_files import TRAIN, Tree
 from prefopt.settings import MarginSettings, RunSettings, SourceSettings
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ class Delete:
     key: str
 
 
-def read_overrides(texts: list[str]) -> list[Choice | Set | Delete]:
-    """The overrides of one run.
+def read_overrides(texts: list[str], tree: Tree = TRAIN) -> list[Choice | Set | Delete]:
+    """The overrides of one run. tree: whose groups are files.
 
     Raises: UserError for what cannot be read, and for several values (a sweep) without -m.
     """
-    return [_understand(text, parse(text)) for text in texts]
+    return [_understand(text, parse(text), tree.groups) for text in texts]
 
 
 def parse(text: str) -> Override:
@@ -80,12 +80,12 @@ def parse(text: str) -> Override:
         ) from None
 
 
-def _understand(text: str, override: Override) -> Choice | Set | Delete:
+def _understand(text: str, override: Override, groups: tuple[str, ...]) -> Choice | Set | Delete:
     key = override.key_or_group
     if key == "hydra" or key.startswith(("hydra.", "hydra/")):
         raise UserError(f"{text}: how runs are started is said to prefopt train and prefopt sweep only")
     if override.package is not None or "/" in key:
-        raise UserError(f"{text}: there is no such group", did_you_mean(key.split("/")[0], GROUPS))
+        raise UserError(f"{text}: there is no such group", did_you_mean(key.split("/")[0], groups))
     if override.is_delete():
         return Delete(text, key)
     if override.is_sweep_override():
@@ -93,7 +93,7 @@ def _understand(text: str, override: Override) -> Choice | Set | Delete:
     if not (override.is_add() or override.is_force_add() or override.type is _change()):
         raise UserError(f"{text}: lists are given whole", f"{key}=[...]")
     value = plain(override.value())
-    if key in GROUPS:
+    if key in groups:
         if isinstance(value, (dict, list)):
             raise UserError(f"{text}: {key}= takes the name of a file", f"single values are set by {key}.KEY=VALUE")
         return Choice(text, key, None if value is None else str(value))
@@ -150,10 +150,10 @@ def check_key(override: Set | Delete, loss_fields: set[str], method: str) -> Non
     known |= {"data.train.0", "data.eval.NAME", "data.margins.0", "optim.betas.0", "model.lora.target_modules.0"}
     spelt = re.sub(r"\.\d+(?=\.|$)", ".0", re.sub(r"^data\.eval\.[^.]+", "data.eval.NAME", key))
     if spelt not in known:
-        raise UserError(f"{key}: there is no such key", _nearest(key, known))
+        raise UserError(f"{key}: there is no such key", nearest(key, known))
 
 
-def _nearest(key: str, known: set[str]) -> str:
+def nearest(key: str, known: set[str]) -> str:
     """The nearest keys: by the whole key, else by its last part (`trainer.bta` is `loss.beta`)."""
     from difflib import get_close_matches
 

@@ -14,6 +14,19 @@ from prefopt.errors import UserError
 GROUPS = ("recipe", "model", "data", "loss", "optim", "deepspeed", "fsdp", "tracker")
 """Every group of a run, in the order in which help lists them."""
 
+
+@dataclass(frozen=True)
+class Tree:
+    """The recipes of one command. main: the file that is merged first. root: their folder among the recipes."""
+
+    main: str
+    root: str
+    groups: tuple[str, ...]
+
+
+TRAIN = Tree("train", "", GROUPS)
+PAIRS = Tree("pairs", "pairs", ("recipe", "generate", "score", "select"))
+
 START_GROUPS = ("hydra/launcher", "hydra/sweeper")
 """Groups that say how runs are started and what chooses their values: no part of a run (`prefopt/sweeps/groups.py`)."""
 
@@ -34,22 +47,20 @@ def packaged() -> Path:
     return inside if inside.is_dir() else package.parent / "recipes"
 
 
-def search_path(config_dir: Path | None = None) -> list[RecipeFolder]:
-    """The folders that hold recipes, first wins.
+def search_path(config_dir: Path | None = None, tree: Tree = TRAIN) -> list[RecipeFolder]:
+    """The folders that hold recipes of a tree, first wins.
 
     Raises: UserError where `config_dir` is no folder.
     """
-    folders = []
-    if config_dir is not None:
-        if not config_dir.is_dir():
-            raise UserError(f"--config-dir {config_dir}: there is no such folder")
-        folders.append(RecipeFolder(config_dir.resolve(), str(config_dir)))
-    local = Path("recipes")
-    if local.is_dir():
-        folders.append(RecipeFolder(local.resolve(), "./recipes"))
-    folders.append(RecipeFolder(packaged(), "prefopt", is_packaged=True))
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"--config-dir {config_dir}: there is no such folder")
+    ours = packaged() / tree.root
+    given = [] if config_dir is None else [(config_dir / tree.root, str(config_dir / tree.root))]
+    local = Path("recipes") / tree.root
+    found = [(path, shown) for path, shown in (*given, (local, f"./{local}")) if path.is_dir()]
     # In prefopt's own repository ./recipes is the packaged folder: it is listed once, as the packaged one.
-    return [f for f in folders if f.is_packaged or f.path != packaged().resolve()]
+    folders = [RecipeFolder(path.resolve(), shown) for path, shown in found if path.resolve() != ours.resolve()]
+    return [*folders, RecipeFolder(ours, "prefopt", is_packaged=True)]
 
 
 def choices(group: str, folders: list[RecipeFolder]) -> dict[str, Path]:

@@ -90,7 +90,11 @@ class Generate(Protocol):
 
 
 class Score(Protocol):
-    """Worth of candidates."""
+    """Worth of candidates. uses: which of the settings policy, reward and reference it reads, with these settings."""
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """Keys of models that must be given."""
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that judges the candidates of the Examples of a chunk, in their order.

@@ -1,0 +1,62 @@
+"""python -m prefopt.pairs FOLDER NUMBER OF DEVICE: one process. Reads the folder and nothing else."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+
+from prefopt import durable
+from prefopt.disk import disk_failure
+from prefopt.errors import UserError
+from prefopt.masking import mask_streams, masked
+from prefopt.pairs.folder import SETTINGS, Folder
+from prefopt.pairs.settings import PairsSettings
+
+
+def main(path: Path, number: int, of: int, device: str) -> int:
+    """The exit code. What is a user's fault, or a disk's, is said in one sentence on stderr."""
+    warnings.filterwarnings("ignore", module="torch|transformers")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from prefopt.pairs.stages import Place
+    from prefopt.pairs.work import Share, work
+    from prefopt.train.quiet import quiet_libraries
+
+    quiet_libraries()
+    say = partial(print, f"[{number}]" if of > 1 else "pairs:", file=sys.stderr, flush=True)
+    try:
+        settings = read_settings(path)
+        notes = path / "notes" / str(number)
+        durable.make_folder(notes)
+        work(Folder(path, settings), Place(settings, device, str(notes), say), Share(number, of))
+    except UserError as error:
+        print(f"prefopt: {masked(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        failure = disk_failure(error)
+        if failure is None:
+            raise
+        print(f"prefopt: {failure}", file=sys.stderr)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def read_settings(path: Path) -> PairsSettings:
+    """The settings of a folder."""
+    import yaml
+
+    from prefopt.fill import from_mapping
+
+    return from_mapping(PairsSettings, yaml.safe_load((path / SETTINGS).read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    from prefopt.lifetime import die_with_parent, leave
+
+    die_with_parent()
+    mask_streams()
+    leave(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
