@@ -60,6 +60,7 @@ def _dispatch(words: list[str]) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "sweep": _sweep,
+        "pairs": _pairs,
         "data": _data,
         "plan": _plan,
         "losses": _losses,
@@ -120,9 +121,10 @@ def _train(words: list[str]) -> int:
 
     console = Console()
     if options.show_config:
+        from prefopt.config import list_sources
         from prefopt.dry_run import print_settings
 
-        print_settings(composition, console)
+        print_settings(list_sources(composition), console)
         return 0
     from prefopt.checks import check
 
@@ -205,6 +207,31 @@ def _sweep(words: list[str]) -> int:
             "sweep retry: say which jobs", "--failed for those that failed, or prefopt sweep resume for all"
         )
     return sweeps.resume(folder, changes, failed_only=command == "retry")
+
+
+def _pairs(words: list[str]) -> int:
+    parser = _Parser()
+    for name in ("--dry-run", "--show-config"):
+        parser.add_argument(name, action="store_true")
+    options = parser.read(words)
+    if options.help:
+        print(cli_help.pairs_help(options.config_dir), end="")
+        return 0
+    from prefopt.pairs_config import compose_pairs
+
+    composition = compose_pairs(options.overrides, options.config_dir)
+    for note in composition.notes:
+        print(f"prefopt: {note}", file=sys.stderr)
+    if options.show_config:
+        from rich.console import Console
+
+        from prefopt.dry_run import print_settings
+
+        print_settings(composition.sources(), Console())
+        return 0
+    from prefopt.make_pairs import make_pairs
+
+    return make_pairs(composition, words, dry_run=options.dry_run)
 
 
 def _data(words: list[str]) -> int:

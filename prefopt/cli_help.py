@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefopt.recipe_files import GROUPS, START_GROUPS, choices, search_path, title
+from prefopt.recipe_files import GROUPS, PAIRS, START_GROUPS, TRAIN, Tree, choices, search_path, title
 
 MAIN = """\
 usage: prefopt COMMAND [key=value ...]
@@ -14,6 +14,7 @@ Train language models from preferences.
 commands:
   train    train a run, or go on with one               prefopt train recipe=quickstart
   sweep    how a sweep stands; go on with it             prefopt sweep status
+  pairs    make preference data: generate, score, select  prefopt pairs recipe=rso prompts=FILE policy=MODEL ...
   data     show what would be trained on, row by row     prefopt data recipe=quickstart
   plan     what a run takes of memory, time and disk     prefopt plan recipe=simpo_llama3_instruct
   losses   the methods; one method's equation, source    prefopt losses orpo
@@ -61,6 +62,24 @@ commands:
   cancel              stop what runs or is queued; it saves, and resume goes on with it
 
 exit codes: 0 all done, 1 a run failed or is lost, 75 a run was stopped and can go on, 2 misuse, 128 + number: a signal
+"""
+
+PAIRS_HELP = """\
+usage: prefopt pairs [options] [group=NAME ...] [key=value ...]
+
+Make preference data: answers to prompts, what they are worth, which are trained on. Last wins: pairs.yaml, the groups,
+the recipe, the command line. What is in the folder already is not made again, so that the same command goes on.
+
+  prefopt pairs recipe=rso prompts=prompts.jsonl policy=MODEL reward=MODEL out=pairs/
+  prefopt pairs generate=given score=length select=best_vs_worst prompts=candidates.jsonl
+  prefopt train data.train='[{path: pairs/pairs.jsonl}]' loss=dpo
+
+options:
+  --dry-run           compose, check, read the prompts; write nothing
+  --show-config       print each setting and where it comes from; do nothing else
+  --config-dir DIR    a folder of your own recipes; those of this command lie in DIR/pairs
+
+exit codes: 0 done, 2 misuse, 1 failure, 75 stopped by a signal (the same command goes on), 130 interrupted
 """
 
 DATA = """\
@@ -111,8 +130,13 @@ def train_help(config_dir: Path | None) -> str:
     return TRAIN + "\n" + _listing((*GROUPS, *START_GROUPS), config_dir)
 
 
-def _listing(groups: tuple[str, ...], config_dir: Path | None) -> str:
-    folders = search_path(config_dir)
+def pairs_help(config_dir: Path | None) -> str:
+    """`prefopt pairs --help`: with every recipe and stage."""
+    return PAIRS_HELP + "\n" + _listing(PAIRS.groups, config_dir, PAIRS)
+
+
+def _listing(groups: tuple[str, ...], config_dir: Path | None, tree: Tree = TRAIN) -> str:
+    folders = search_path(config_dir, tree)
     parts = []
     for group in groups:
         found = choices(group, folders)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefopt.config import Composition, list_sources
+from prefopt.config import Composition
 from prefopt.console import PLAIN
 from prefopt.launch import prepare_data, print_data, tokenizer_path
 from prefopt.losses import make_loss
@@ -112,9 +112,9 @@ def template_lines(run: RunSettings, named: str) -> list[str]:
     return [f"taken from {source}", f"BOS: {tokenizer.bos_token!r}, EOS: {tokenizer.eos_token!r}"]
 
 
-def print_settings(composition: Composition, console: Console) -> None:
+def print_settings(sources: list[tuple[str, Any, str]], console: Console) -> None:
     """Each final setting, its value, and where it came from."""
-    rows = [(key, _as_yaml(value), origin) for key, value, origin in list_sources(composition)]
+    rows = [(key, _as_yaml(value), origin) for key, value, origin in sources]
     width = max(len(key) for key, _, _ in rows)
     value_width = min(48, max(len(value) for _, value, _ in rows))
     for key, value, origin in rows:

@@ -32,6 +32,10 @@ class PairsComposition:
     origins: dict[str, str]
     notes: tuple[str, ...]
 
+    def sources(self) -> list[tuple[str, Any, str]]:
+        """Each final key, its value, and where it came from."""
+        return [(key, value, self.origins[key]) for key, value in leaves(asdict(self.settings))]
+
 
 def compose_pairs(overrides: list[str], config_dir: Path | None = None) -> PairsComposition:
     """What `prefopt pairs OVERRIDES` means, every key known and of its type, and each with an effect.

@@ -1,7 +1,8 @@
-"""python -m prefopt.pairs FOLDER NUMBER OF DEVICE: one process. Reads the folder and nothing else."""
+"""python -m prefopt.pairs FOLDER NUMBER OF DEVICE: one process. Reads its settings from stdin, and the folder."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
@@ -11,12 +12,13 @@ from pathlib import Path
 from prefopt import durable
 from prefopt.disk import disk_failure
 from prefopt.errors import UserError
+from prefopt.fill import from_mapping
 from prefopt.masking import mask_streams, masked
-from prefopt.pairs.folder import SETTINGS, Folder
+from prefopt.pairs.folder import Folder
 from prefopt.pairs.settings import PairsSettings
 
 
-def main(path: Path, number: int, of: int, device: str) -> int:
+def main(settings: PairsSettings, path: Path, number: int, of: int, device: str) -> int:
     """The exit code. What is a user's fault, or a disk's, is said in one sentence on stderr."""
     warnings.filterwarnings("ignore", module="torch|transformers")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -27,8 +29,7 @@ def main(path: Path, number: int, of: int, device: str) -> int:
     quiet_libraries()
     say = partial(print, f"[{number}]" if of > 1 else "pairs:", file=sys.stderr, flush=True)
     try:
-        settings = read_settings(path)
-        notes = path / "notes" / str(number)
+        notes = path / "notes"
         durable.make_folder(notes)
         work(Folder(path, settings), Place(settings, device, str(notes), say), Share(number, of))
     except UserError as error:
@@ -45,18 +46,10 @@ def main(path: Path, number: int, of: int, device: str) -> int:
     return 0
 
 
-def read_settings(path: Path) -> PairsSettings:
-    """The settings of a folder."""
-    import yaml
-
-    from prefopt.fill import from_mapping
-
-    return from_mapping(PairsSettings, yaml.safe_load((path / SETTINGS).read_text(encoding="utf-8")))
-
-
 if __name__ == "__main__":
     from prefopt.lifetime import die_with_parent, leave
 
     die_with_parent()
     mask_streams()
-    leave(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
+    given = from_mapping(PairsSettings, json.load(sys.stdin))
+    leave(main(given, Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))

@@ -1,4 +1,4 @@
-"""One process's share of the chunks: through each stage, one stage after the other, so that one model is held at a time.
+"""One process's share of the chunks: stage after stage, so that the models of one are held at a time.
 
 Which process does a chunk is its number modulo the number of processes; a chunk that is there already is passed over.
 """
@@ -64,7 +64,7 @@ def _judged(
             )
         for score, reason in zip(one.scores, one.reasons, strict=True):
             if (score is None) == (reason is None):
-                raise RuntimeError(f"{scorer['name']} must give a candidate a score or a reason, {example.id}")
+                raise RuntimeError(f"{scorer['name']} must give every candidate a score or a reason, {example.id}")
             if score is not None and not math.isfinite(score):
                 raise RunError(f"{where}={scorer['name']}: a score of {example.id} is {score}", "look at that row")
     return judged

@@ -1,0 +1,187 @@
+"""The command `prefopt pairs`: prompts first, then the folder, then the processes that read it, then what they made.
+
+Everything that can be refused is refused before a folder exists. A folder that is there goes on where it was, by any
+number of processes and shards; whoever finds every chunk made puts all together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prefopt import __version__, durable
+from prefopt.cache import cache_folder
+from prefopt.demo import cache as demos
+from prefopt.disk import write_whole
+from prefopt.durable import clear_drafts
+from prefopt.errors import UserError
+from prefopt.manifest import start_record
+from prefopt.model.files import adapter_folder, adapters_fingerprint, base_of, fingerprint, model_folder
+from prefopt.pairs.contamination import Avoided
+from prefopt.pairs.folder import (
+    CANDIDATES,
+    CARD,
+    LEFT_OUT,
+    MANIFEST,
+    NOT_PROMPTS,
+    PROMPTS,
+    ROWS,
+    SETTINGS,
+    STATS,
+    Folder,
+    settings_text,
+)
+from prefopt.pairs.prompts import read_prompts
+from prefopt.pairs.settings import PairsSettings
+from prefopt.pairs.stages import LeftOut
+from prefopt.pairs_config import PairsComposition, deciding
+from prefopt.pairs_workers import run_workers, shard_of
+from prefopt.records import Example, example_to_json
+from prefopt.run_folder import read_json
+from prefopt.settings import DataSettings
+
+_OURS = (PROMPTS, NOT_PROMPTS, SETTINGS)
+"""What a start writes before the manifest."""
+
+
+def make_pairs(composition: PairsComposition, words: list[str], dry_run: bool = False) -> int:
+    """Make, or go on with, the folder of these settings; the exit code. dry_run: check all of it and write nothing.
+
+    Raises: UserError or RunError for what keeps it from starting; then nothing new is left behind.
+    """
+    settings = _resolved(composition.settings)
+    shard = shard_of(settings.shard)
+    path = Path(settings.out)
+    about = {"settings": deciding(composition.settings), "models": _fingerprints(settings)}
+    if _state(path, about):
+        _tell(json.loads((path / STATS).read_text(encoding="utf-8")), path, "is done already")
+        return 0
+    prompts = _prompts(settings)
+    _check_same_prompts(path, prompts.digest)
+    if dry_run:
+        numbers = prompts.kept.count("\n"), prompts.left_out.count("\n")
+        print(f"prefopt: {path}: {numbers[0]} prompts, {numbers[1]} left out; nothing is written")
+        return 0
+    durable.make_folder(path)
+    if not (path / MANIFEST).exists():
+        clear_drafts(path)
+        for name, text in ((PROMPTS, prompts.kept), (NOT_PROMPTS, prompts.left_out)):
+            write_whole(path / name, text)
+        write_whole(path / SETTINGS, settings_text(settings))
+        started = start_record(["prefopt", "pairs", *words], {"version": __version__})
+        write_whole(path / MANIFEST, json.dumps({**about, "prompts": prompts.digest, "start": started}, indent=2))
+    folder = Folder(path, settings)
+    code = run_workers(folder, shard)
+    if code:
+        return code
+    if not folder.is_judged:
+        print(f"prefopt: shard {shard[0]}/{shard[1]} of {path} is done; the last one to end puts all together")
+        return 0
+    from prefopt.pairs.finish import finish
+
+    _tell(finish(folder, {"models": about["models"], "prompts_sha256": prompts.digest}), path, "is done")
+    return 0
+
+
+def _resolved(settings: PairsSettings) -> PairsSettings:
+    """The settings with every demo:// path made into one of this machine."""
+    cache = cache_folder(DataSettings())
+
+    def real(key: str, path: str) -> str:
+        return demos.make(key, path, cache, weights=True)
+
+    policy = settings.policy
+    return replace(
+        settings,
+        prompts=real("prompts", settings.prompts),
+        policy=[real("policy", p) for p in policy] if isinstance(policy, list) else real("policy", policy),
+        reward=real("reward", settings.reward),
+        reference=real("reference", settings.reference),
+        avoid=[real("avoid", path) for path in settings.avoid],
+    )
+
+
+def _fingerprints(settings: PairsSettings) -> dict[str, str]:
+    """The sha256 of each model that is named: other weights make other answers."""
+    named = [*settings.policies, settings.reward, settings.reference]
+    found = {}
+    for path in dict.fromkeys(p for p in named if p):
+        adapters = adapter_folder(path)
+        if adapters is None:
+            found[path] = fingerprint(model_folder(path))
+        else:
+            found[path] = f"{fingerprint(model_folder(base_of(adapters)))} {adapters_fingerprint(adapters)}"
+    return found
+
+
+def _state(path: Path, about: Mapping[str, Any]) -> bool:
+    """Whether the folder is done. Changes nothing.
+
+    Raises: UserError where it belongs to something else, with what differs.
+    """
+    if not path.exists():
+        return False
+    if not path.is_dir():
+        raise UserError(f"{path} is a file, not a folder", "another place: out=FOLDER")
+    if not (path / MANIFEST).exists():
+        foreign = sorted(p.name for p in path.iterdir() if p.name not in _OURS and not p.name.startswith("."))
+        if foreign:
+            raise UserError(f"{path} is no folder of prefopt pairs: it holds {foreign[0]}", "another place: out=FOLDER")
+        return False
+    found = read_json(path / MANIFEST) or {}
+    differ = [
+        f"{key}.{name}: {found.get(key, {}).get(name)} -> {about[key].get(name)}"
+        for key in ("settings", "models")
+        for name in sorted(found.get(key, {}).keys() | about[key].keys())
+        if found.get(key, {}).get(name) != about[key].get(name)
+    ]
+    if differ:
+        raise UserError(
+            f"{path} holds other pairs; it is left as it is. What differs (there -> here):\n  " + "\n  ".join(differ),
+            f"another place by out=FOLDER; or, to score or select again: generate=given prompts={path / CANDIDATES}",
+        )
+    return (path / STATS).exists()
+
+
+class _Prompts(NamedTuple):
+    """The prompts of a file, as they are kept, and a hash of them."""
+
+    kept: str
+    left_out: str
+    digest: str
+
+
+def _prompts(settings: PairsSettings) -> _Prompts:
+    """Read the prompts, and leave out those that come again or that must not be trained on."""
+    avoided = Avoided(settings.avoid)
+    kept, left_out = [], []
+    for found in read_prompts(settings.prompts, settings.split, settings.limit):
+        if isinstance(found, Example) and (where := avoided.overlap(found)) is not None:
+            found = LeftOut(found.id, "in the evaluation prompts", where)
+        if isinstance(found, Example):
+            kept.append(example_to_json(found) + "\n")
+        else:
+            left_out.append(json.dumps(found._asdict(), ensure_ascii=False) + "\n")
+    if not kept:
+        first = f": {json.loads(left_out[0])['reason']}" if left_out else ""
+        raise UserError(f"prompts={settings.prompts}: no prompt can be used{first}", "look at the file")
+    texts = "".join(kept), "".join(left_out)
+    return _Prompts(*texts, hashlib.sha256("\0".join(texts).encode()).hexdigest())
+
+
+def _check_same_prompts(path: Path, digest: str) -> None:
+    """Raises: UserError where the folder was begun with other prompts."""
+    found = read_json(path / MANIFEST)
+    if found is not None and found["prompts"] != digest:
+        raise UserError(f"{path} was begun with other prompts; it is left as it is", "restore the file, or out=FOLDER")
+
+
+def _tell(numbers: Mapping[str, Any], path: Path, what: str) -> None:
+    """The summary on stdout."""
+    lost = ", ".join(f"{count} {reason}" for reason, count in numbers["left_out"].items()) or "nothing"
+    print(f"prefopt: {path} {what}: {numbers['num_rows']} rows of {numbers['num_prompts']} prompts in {path / ROWS}")
+    print(f"prefopt: left out: {lost} ({path / LEFT_OUT}); {path / CARD} has the rest")
