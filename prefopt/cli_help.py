@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefopt.recipe_files import GROUPS, PAIRS, START_GROUPS, TRAIN, Tree, choices, search_path, title
+from prefopt.recipe_files import GROUPS, PAIRS_TREE, START_GROUPS, TRAIN_TREE, Tree, choices, search_path, title
 
 MAIN = """\
 usage: prefopt COMMAND [key=value ...]
@@ -64,7 +64,7 @@ commands:
 exit codes: 0 all done, 1 a run failed or is lost, 75 a run was stopped and can go on, 2 misuse, 128 + number: a signal
 """
 
-PAIRS_HELP = """\
+PAIRS = """\
 usage: prefopt pairs [options] [group=NAME ...] [key=value ...]
 
 Make preference data: answers to prompts, what they are worth, which are trained on. Last wins: pairs.yaml, the groups,
@@ -132,10 +132,10 @@ def train_help(config_dir: Path | None) -> str:
 
 def pairs_help(config_dir: Path | None) -> str:
     """`prefopt pairs --help`: with every recipe and stage."""
-    return PAIRS_HELP + "\n" + _listing(PAIRS.groups, config_dir, PAIRS)
+    return PAIRS + "\n" + _listing(PAIRS_TREE.groups, config_dir, PAIRS_TREE)
 
 
-def _listing(groups: tuple[str, ...], config_dir: Path | None, tree: Tree = TRAIN) -> str:
+def _listing(groups: tuple[str, ...], config_dir: Path | None, tree: Tree = TRAIN_TREE) -> str:
     folders = search_path(config_dir, tree)
     parts = []
     for group in groups:

@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from prefopt.config import Composition
+from prefopt.config import Composition, list_sources
 from prefopt.console import PLAIN
 from prefopt.launch import prepare_data, print_data, tokenizer_path
 from prefopt.losses import make_loss
@@ -49,7 +49,7 @@ def dry_run(composition: Composition, console: Console, allowed: Sequence[str] =
     for line in launch_lines(run, world):
         console.print(line, **PLAIN)
     heading(console, "settings")
-    print_settings(composition, console)
+    print_settings(list_sources(composition), console)
     return 0
 
 

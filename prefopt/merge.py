@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefopt.errors import UserError, did_you_mean
 from prefopt.overrides import Delete, Set
-from prefopt.recipe_files import TRAIN, RecipeFolder, Tree, choices
+from prefopt.recipe_files import TRAIN_TREE, RecipeFolder, Tree, choices
 
 if TYPE_CHECKING:
     from hydra._internal.config_repository import CachingConfigRepository
@@ -103,7 +103,7 @@ def without_environment() -> Iterator[None]:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
-def merge_files(chosen: dict[str, str | None], folders: list[RecipeFolder], tree: Tree = TRAIN) -> Merged:
+def merge_files(chosen: dict[str, str | None], folders: list[RecipeFolder], tree: Tree = TRAIN_TREE) -> Merged:
     """Every YAML file of the run, merged in Hydra's order. folders: of the tree."""
     import yaml
     from hydra._internal.config_loader_impl import ConfigLoaderImpl

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefopt.errors import UserError, did_you_mean
 from prefopt.fill import known_keys
-from prefopt.recipe_files import TRAIN, Tree
+from prefopt.recipe_files import TRAIN_TREE, Tree
 from prefopt.settings import MarginSettings, RunSettings, SourceSettings
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Delete:
     key: str
 
 
-def read_overrides(texts: list[str], tree: Tree = TRAIN) -> list[Choice | Set | Delete]:
+def read_overrides(texts: list[str], tree: Tree = TRAIN_TREE) -> list[Choice | Set | Delete]:
     """The overrides of one run. tree: whose groups are files.
 
     Raises: UserError for what cannot be read, and for several values (a sweep) without -m.

@@ -15,7 +15,7 @@ from prefopt.merge import check_choices, leaves, merge_files, origin_of, set_by,
 from prefopt.overrides import Choice, Delete, nearest, read_overrides
 from prefopt.pairs.registry import KINDS, make_stage, stage_class, typed
 from prefopt.pairs.settings import PairsSettings
-from prefopt.recipe_files import PAIRS, search_path
+from prefopt.recipe_files import PAIRS_TREE, search_path
 
 NOT_IDENTITY = ("name", "out", "device", "shard", "num_processes", "tokens_per_batch")
 """Keys that do not decide what comes out but for rounding: they may differ when the same command goes on."""
@@ -42,14 +42,14 @@ def compose_pairs(overrides: list[str], config_dir: Path | None = None) -> Pairs
 
     Raises: UserError for anything that cannot be composed, or would have no effect; the message names the key.
     """
-    folders = search_path(config_dir, PAIRS)
+    folders = search_path(config_dir, PAIRS_TREE)
     for text in overrides:
         refuse_secret(text.partition("=")[0], text)
-    parsed = read_overrides(overrides, PAIRS)
+    parsed = read_overrides(overrides, PAIRS_TREE)
     chosen = {o.group: o.name for o in parsed if isinstance(o, Choice)}
     check_choices(chosen, folders)
     with without_environment():
-        merged = merge_files(chosen, folders, PAIRS)
+        merged = merge_files(chosen, folders, PAIRS_TREE)
         for override in parsed:
             if isinstance(override, Delete):
                 raise UserError(f"{override.text}: nothing can be deleted here", "set another value")

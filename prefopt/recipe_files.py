@@ -24,8 +24,8 @@ class Tree:
     groups: tuple[str, ...]
 
 
-TRAIN = Tree("train", "", GROUPS)
-PAIRS = Tree("pairs", "pairs", ("recipe", "generate", "score", "select"))
+TRAIN_TREE = Tree("train", "", GROUPS)
+PAIRS_TREE = Tree("pairs", "pairs", ("recipe", "generate", "score", "select"))
 
 START_GROUPS = ("hydra/launcher", "hydra/sweeper")
 """Groups that say how runs are started and what chooses their values: no part of a run (`prefopt/sweeps/groups.py`)."""
@@ -47,7 +47,7 @@ def packaged() -> Path:
     return inside if inside.is_dir() else package.parent / "recipes"
 
 
-def search_path(config_dir: Path | None = None, tree: Tree = TRAIN) -> list[RecipeFolder]:
+def search_path(config_dir: Path | None = None, tree: Tree = TRAIN_TREE) -> list[RecipeFolder]:
     """The folders that hold recipes of a tree, first wins.
 
     Raises: UserError where `config_dir` is no folder.
