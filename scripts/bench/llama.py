@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.pair_rows import SETS, mix
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig
 
 
 class Shape(NamedTuple):
@@ -31,7 +34,7 @@ def make_model(folder: Path, shape: Shape, texts: list[str], dtype: str = "float
     """Writes model and tokenizer; the same ones each time. No BOS, so that no tool adds one where another does not."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -41,7 +44,19 @@ def make_model(folder: Path, shape: Shape, texts: list[str], dtype: str = "float
     bpe.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="</s>", pad_token="<pad>")
     tokenizer.save_pretrained(folder)
-    config = LlamaConfig(
+    config = config_of(shape)
+    config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    torch.manual_seed(0)
+    torch.set_default_dtype(getattr(torch, dtype))
+    LlamaForCausalLM(config).save_pretrained(folder)
+    torch.set_default_dtype(torch.float32)
+
+
+def config_of(shape: Shape) -> LlamaConfig:
+    """transformers' configuration of a shape, without special tokens."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=shape.inner,
@@ -51,13 +66,9 @@ def make_model(folder: Path, shape: Shape, texts: list[str], dtype: str = "float
         max_position_embeddings=8192,
         tie_word_embeddings=shape.tied,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=None,
+        pad_token_id=None,
     )
-    torch.manual_seed(0)
-    torch.set_default_dtype(getattr(torch, dtype))
-    LlamaForCausalLM(config).save_pretrained(folder)
-    torch.set_default_dtype(torch.float32)
 
 
 def texts_of_all_sets() -> list[str]:
