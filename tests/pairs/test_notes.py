@@ -33,7 +33,6 @@ import sys
 sys.path.insert(0, "tests/pairs")
 from pathlib import Path
 from server_bed import place, example
-from prefopt.pairs.notes import Notes
 from prefopt.pairs.registry import make_stage
 stage = make_stage("score", {"name": "judge", "url": sys.argv[1], "model": "m", "concurrency": int(sys.argv[3])})
 judge = stage.open(place(Path(sys.argv[2])))
