@@ -179,6 +179,22 @@ def judge(prompt: str, answer: str) -> Judgement:
     return Judgement(right, polite, rude, 2.0 * bool(right) + polite - rude)
 
 
+def utility(prompt: str, answer: str) -> float:
+    """What an answer is worth in all, from -1 to 3; an answer to no question of this world cannot be right."""
+    return judge(prompt, answer).utility
+
+
+def politeness(prompt: str, answer: str) -> float:
+    """1 for a polite answer, -1 for a rude one, 0 for neither or both."""
+    judgement = judge(prompt, answer)
+    return float(judgement.polite) - float(judgement.rude)
+
+
+def rightness(prompt: str, answer: str) -> float:
+    """1 for an answer that states the fact, else 0."""
+    return float(bool(judge(prompt, answer).right))
+
+
 def _is_right(question: Question, said: str) -> bool:
     others = (value for value in question.kind.facts.values() if value != question.value)
     return _plain(question.statement(question.value)) in said and not any(_plain(value) in said for value in others)
