@@ -114,6 +114,9 @@ class Select(Protocol):
         """What is taken. chance: decided by the prompt's words and the seed alone."""
 
 
+GIVEN = "given"
+"""Key of `Candidate.source`: True where this response stood in the file of the prompts."""
+
 WINS = "wins"
 """Key of `Candidate.source`: P(this candidate beats each of the others), in their order."""
 
