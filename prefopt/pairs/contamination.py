@@ -58,7 +58,7 @@ class Evaluation:
 
 
 class Contamination:
-    """The prompts of evaluations, by their words. About 150 bytes for every word of them."""
+    """The prompts of evaluations, by their words. About 85 bytes for every word of them."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         """Reads every file.
