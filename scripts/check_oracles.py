@@ -5,7 +5,7 @@
 Each file of DIR (default: tests/oracles) holds cases of one method: inputs, settings, and the losses, rewards and
 gradients they must give; `end_to_end.json` does the same for a whole model, which here goes through the packed,
 prompt-shared forward, N tokens at the LM head at a time where --head-rows says so. Prints a table and exits 1 on a
-miss. Files of methods that prefopt does not have are listed.
+miss. Files of anything else are listed (those of sampling and ranking are read by tests/pairs).
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif path.stem in ADAPTERS:
             checks = list(check_file(path.stem, oracle))
         else:
-            table.add_row(path.stem, str(len(oracle["cases"])), "", "", "", "no such method yet")
+            table.add_row(path.stem, str(len(oracle["cases"])), "", "", "", "no loss of that name")
             continue
         misses = [c for c in checks if not c.share <= 1]
         missed += misses

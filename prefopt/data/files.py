@@ -12,16 +12,19 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from prefopt.data.rows import Row, as_object
+from prefopt.data.rows import Row, as_object, as_object_or_prompt
 from prefopt.errors import RunError, UserError
 
 # Of a path, and the name that its rows carry.
 Reader = Callable[[Path, str], Iterator[Row]]
+# A JSON value and its place to the columns of a row.
+AsRow = Callable[[Any, str], dict[str, Any]]
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -80,7 +83,7 @@ def _parse(source: str, path: Path, line: int | None, what: str, hint: str) -> A
         raise UserError(f"{place}: a number of more digits than can be read", "write it as text, or shorter") from None
 
 
-def read_jsonl(path: Path, label: str) -> Iterator[Row]:
+def read_jsonl(path: Path, label: str, as_row: AsRow = as_object) -> Iterator[Row]:
     """One object a line. Lines end at "\\n" only (U+2028 and U+0085 are text); blank lines are passed over."""
     with _opened(path) as file:
         for number, line in enumerate(file, 1):
@@ -89,19 +92,19 @@ def read_jsonl(path: Path, label: str) -> Iterator[Row]:
                 place = f"{path}:{number}"
                 hint = "the line is cut short or damaged: repair or delete it"
                 value = _parse(_decode(raw, place), path, number, "a row", hint)
-                yield Row(label, number, as_object(value, place))
+                yield Row(label, number, as_row(value, place))
 
 
-def read_json(path: Path, label: str) -> Iterator[Row]:
+def read_json(path: Path, label: str, as_row: AsRow = as_object) -> Iterator[Row]:
     """An array of objects; a file that begins with "{" is read as one object a line."""
     with _opened(path) as file:
         raw = file.read().removeprefix(_BOM)
     if raw.lstrip()[:1] != b"[":
-        yield from read_jsonl(path, label)
+        yield from read_jsonl(path, label, as_row)
         return
     hint = "the file is cut short or damaged: copy or download it again"
     for number, value in enumerate(_parse(_decode(raw, str(path)), path, None, "rows", hint), 1):
-        yield Row(label, number, as_object(value, f"{path}: element {number}"))
+        yield Row(label, number, as_row(value, f"{path}: element {number}"))
 
 
 def read_csv(path: Path, label: str) -> Iterator[Row]:
@@ -166,10 +169,21 @@ READERS: dict[str, Reader] = {
 }
 
 
-def reader_of(path: Path) -> Reader | None:
+_JSONL_OF_PROMPTS = partial(read_jsonl, as_row=as_object_or_prompt)
+_JSON_OF_PROMPTS = partial(read_json, as_row=as_object_or_prompt)
+PROMPT_READERS: dict[str, Reader] = READERS | {
+    ".jsonl": _JSONL_OF_PROMPTS,
+    ".json": _JSON_OF_PROMPTS,
+    ".jsonl.gz": _JSONL_OF_PROMPTS,
+    ".json.gz": _JSON_OF_PROMPTS,
+}
+"""Readers of files of which prompts are wanted: there a row of JSON may be a string alone."""
+
+
+def reader_of(path: Path, readers: Mapping[str, Reader] = READERS) -> Reader | None:
     """The reader that the file's name asks for, or None."""
     name = path.name.lower()
-    return next((reader for suffix, reader in READERS.items() if name.endswith(suffix)), None)
+    return next((reader for suffix, reader in readers.items() if name.endswith(suffix)), None)
 
 
 def digest_of(path: Path) -> str:

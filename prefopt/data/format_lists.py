@@ -55,7 +55,7 @@ def read_sft(row: Values, columns: Columns) -> Parsed:
     `history` [[question, answer], ...] before it where the file has them.
     """
     if "instruction" in columns:
-        return _alpaca(row)
+        return Parsed(alpaca_prompt(row), (Candidate(text(row, "output")),), True)
     prompt, response, is_chat = _prompt_and_response(row, columns)
     return Parsed(prompt, (Candidate(response),), is_chat)
 
@@ -73,7 +73,8 @@ def _prompt_and_response(row: Values, columns: Columns) -> tuple[tuple[Message, 
     return turns, response, True
 
 
-def _alpaca(row: Values) -> Parsed:
+def alpaca_prompt(row: Values) -> tuple[Message, ...]:
+    """instruction, and input on the next line, as a user's turn behind `system` and `history`. Raises: Unusable."""
     turns: list[Message] = []
     if row.get("system"):
         turns.append(Message("system", text(row, "system")))
@@ -86,7 +87,7 @@ def _alpaca(row: Values) -> Parsed:
     if row.get("input"):
         question = f"{question}\n{text(row, 'input')}"
     turns.append(Message("user", question))
-    return Parsed(tuple(turns), (Candidate(text(row, "output")),), True)
+    return tuple(turns)
 
 
 def read_examples(row: Values, columns: Columns) -> Parsed:

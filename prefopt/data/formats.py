@@ -135,26 +135,44 @@ def recognise(rows: Sequence[Row], name: str, label: str) -> Recognised:
 
     Raises: UserError where no format fits, or there is none of that name.
     """
-    seen: dict[str, Any] = {}
-    for row in rows:
-        for column, value in row.value.items():
-            if seen.get(column) is None:
-                _check_name(column, row)
-                seen[column] = value
-    filled = {column for column, value in seen.items() if value is not None} | set(_of_candidates(rows))
-    if name != "auto":
-        if name not in FORMATS:
-            raise UserError(f"format: there is no format {name!r}", did_you_mean(name, (*FORMATS, "auto")))
-        return Recognised(FORMATS[name], frozenset(seen), frozenset(filled))
-    for known in FORMATS.values():
-        if known.matches(seen):
-            return Recognised(known, frozenset(seen), frozenset(filled))
+    if name != "auto" and name not in FORMATS:
+        raise UserError(f"format: there is no format {name!r}", did_you_mean(name, (*FORMATS, "auto")))
+    seen = columns_of(rows)
+    found = fitting(rows) if name == "auto" else _recognised(FORMATS[name], seen, rows)
+    if found is not None:
+        return found
     shapes = "; ".join(f"{f.name} ({f.shape})" for f in FORMATS.values())
     columns = ", ".join([column[:40] for column in seen][:40]) or "none"
     raise UserError(
         f"{label}: its columns ({columns}) fit no format that prefopt knows",
         f"rename columns, or set format to one of: {shapes}",
     )
+
+
+def fitting(rows: Sequence[Row]) -> Recognised | None:
+    """The format that a file's first rows fit; None where there is none. Raises: as `columns_of`."""
+    seen = columns_of(rows)
+    found = next((f for f in FORMATS.values() if f.matches(seen)), None)
+    return None if found is None else _recognised(found, seen, rows)
+
+
+def columns_of(rows: Sequence[Row]) -> dict[str, Any]:
+    """Every column of these rows with the first value that is not null, or null.
+
+    Raises: UserError for a name that cannot be written down.
+    """
+    seen: dict[str, Any] = {}
+    for row in rows:
+        for column, value in row.value.items():
+            if seen.get(column) is None:
+                _check_name(column, row)
+                seen[column] = value
+    return seen
+
+
+def _recognised(found: Format, seen: Mapping[str, Any], rows: Sequence[Row]) -> Recognised:
+    filled = {column for column, value in seen.items() if value is not None} | set(_of_candidates(rows))
+    return Recognised(found, frozenset(seen), frozenset(filled))
 
 
 def _check_name(column: str, row: Row) -> None:

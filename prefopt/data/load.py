@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -83,10 +83,11 @@ def limited(source: Source, limit: int | None) -> Iterator[Row]:
     return islice(source.rows(), limit)
 
 
-def open_source(source: SourceSettings, label: str | None = None) -> Source:
+def open_source(source: SourceSettings, label: str | None = None, readers: Mapping[str, Reader] = READERS) -> Source:
     """Finds what `source.path` names, without reading rows.
 
-    label: the name its rows carry; None takes the last part of the path, or a hub name whole.
+    label: the name its rows carry; None takes the last part of the path, or a hub name whole. readers: of files, by how
+    their names end.
 
     Raises: as `read_rows`.
     """
@@ -99,10 +100,10 @@ def open_source(source: SourceSettings, label: str | None = None) -> Source:
         raise UserError(f"{source.path[:200]}: cannot be looked up ({_brief(error)})", "check the path") from None
     if is_dir:
         return _saved_folder(path, source, label)
-    reader = reader_of(path)
+    reader = reader_of(path, readers)
     if is_file:
         if reader is None:
-            raise UserError(f"{path}: no reader for this kind of file", "known endings: " + ", ".join(READERS))
+            raise UserError(f"{path}: no reader for this kind of file", "known endings: " + ", ".join(readers))
         return FileSource(label or path.name, path, reader)
     if reader is not None or not _may_be_hub_name(source.path):
         raise UserError(f"{path}: no such file", _near(path))

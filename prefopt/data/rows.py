@@ -123,3 +123,8 @@ def as_object(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{place}: a row must be an object with named columns, not {kind_of(value)}")
     return value
+
+
+def as_object_or_prompt(value: Any, place: str) -> dict[str, Any]:
+    """The same where rows are prompts: a string alone is the column `prompt`. Raises: as `as_object`."""
+    return {"prompt": value} if isinstance(value, str) else as_object(value, place)

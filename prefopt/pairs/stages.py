@@ -107,14 +107,19 @@ class Select(Protocol):
     """Which candidates are trained on. Every candidate has a score; `wins_of` gives what a pairwise judge said.
 
     writes: pairs: a row per pair (prompt, chosen, rejected); ranked: a row per prompt with its responses and scores;
-    sft: a row per response.
+    sft: a row per response. decided_by: what makes one of a pair the better: its score, or, where a pairwise judge
+    spoke, the probability that it wins against the other, which then is the score of its row.
     """
 
     writes: ClassVar[Literal["pairs", "ranked", "sft"]]
+    decided_by: ClassVar[Literal["scores", "wins"]]
 
     def __call__(self, example: Example, chance: random.Random) -> Selected:
         """What is taken. chance: decided by the prompt's words and the seed alone."""
 
+
+GIVEN = "given"
+"""Key of `Candidate.source`: True where this response stood in the file of the prompts."""
 
 WINS = "wins"
 """Key of `Candidate.source`: P(this candidate beats each of the others), in their order."""
