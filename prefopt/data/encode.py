@@ -213,10 +213,10 @@ class Encoder:
         """The ids that follow each response."""
         if selected.verdicts is None:
             return [[] for _ in selected.candidates]
-        return [self._verdict_ids[word] for word in selected.verdicts]
+        return [self.verdict_ids[word] for word in selected.verdicts]
 
     @cached_property
-    def _verdict_ids(self) -> dict[str, list[int]]:
+    def verdict_ids(self) -> dict[str, list[int]]:
         """The ids of each verdict, the same wherever it stands. Raises: UserError where the tokenizer lacks them."""
         *_, unknown = self._special_ids
         words = list(words_of(self.needs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from prefopt.errors import UserError
 from prefopt.model.files import model_folder
 from prefopt.model.finite import check_finite
-from prefopt.model.policy import HEAD, Policy, RewardPolicy
+from prefopt.model.policy import HEAD, Policy, RewardHeadsPolicy, RewardPolicy
 from prefopt.model.quantised import quantisation
 from prefopt.model.recompute import recompute_layers
 from prefopt.settings import LoraSettings, ModelSettings
@@ -51,15 +51,54 @@ def load_reward_policy(
     if "score.weight" in stored_tensors(folder) and config.num_labels != 1:
         raise UserError(f"model.path: {folder} has a head of {config.num_labels} labels, a reward model has one")
     config.num_labels = 1
+    model = _classifier(folder, config, settings, frozenset({f"{HEAD}.weight"}), adapters)
+    return _policy(RewardPolicy, model, settings, adapters, "SEQ_CLS")
+
+
+def load_reward_heads(settings: ModelSettings, *, longest: int) -> RewardHeadsPolicy:
+    """A model with a trained head of several labels. Its labels: `head_labels`.
+
+    Raises: as `load_policy`; also for a family without such a head or a folder that lacks its weights.
+    """
+    folder = _folder(settings, None)
+    model = _classifier(folder, _config(folder, longest), settings, frozenset(), adapters=False)
+    return _policy(RewardHeadsPolicy, model, settings, False, "SEQ_CLS")
+
+
+def head_labels(folder: Path) -> tuple[str, ...]:
+    """Names of the labels of a folder's trained head for sequences, in its order; none where it has no such head.
+
+    Raises: UserError where its configuration cannot be used.
+    """
+    if f"{HEAD}.weight" not in stored_tensors(folder):
+        return ()
+    config = _config(folder, 0)
+    names = {int(place): str(name) for place, name in (config.id2label or {}).items()}
+    return tuple(names.get(place, f"LABEL_{place}") for place in range(config.num_labels or 0))
+
+
+def longest_row(folder: Path) -> int | None:
+    """The most tokens that prompt and response may have together for this model; None where it names no limit.
+
+    Raises: UserError where its configuration cannot be used.
+    """
+    limits = _limits(_config(folder, 0))
+    known = [most for most in (limits.positions, limits.before_scaling) if most is not None]
+    return min(known, default=None)
+
+
+def _classifier(
+    folder: Path, config: PreTrainedConfig, settings: ModelSettings, may_be_missing: frozenset[str], adapters: bool
+) -> Any:
+    """The model with transformers' head for sequences. may_be_missing: weights that may start at random."""
     if config.pad_token_id == config.eos_token_id:
         config.pad_token_id = (
             None  # transformers looks for the last token that is no padding: EOS must not be taken for it
         )
-    may_be_missing = frozenset({f"{HEAD}.weight"})
     model = _weights(folder, config, settings, AutoModelForSequenceClassification, may_be_missing, adapters)
     if not hasattr(model, HEAD):
         raise UserError(f"model.path: transformers has no scalar head named {HEAD} for {config.model_type} models")
-    return _policy(RewardPolicy, model, settings, adapters, "SEQ_CLS")
+    return model
 
 
 def _folder(settings: ModelSettings, path: str | None) -> Path:
@@ -164,19 +203,34 @@ def with_adapters(model: Any, lora: LoraSettings, task: str) -> Any:
         raise UserError(f"model.lora.target_modules: {_first_line(error)}", 'try "all-linear"') from None
 
 
-def _check_positions(config: PreTrainedConfig, longest: int, folder: Path) -> None:
+class _Limits(NamedTuple):
+    """positions: tokens a row may have. before_scaling: tokens up to which rows do not depend on the batch's longest,
+    where rope, the kind of the rotary embedding, scales by it. None: no limit."""
+
+    positions: int | None
+    before_scaling: int | None
+    rope: str | None
+
+
+def _limits(config: PreTrainedConfig) -> _Limits:
     text = config.get_text_config().to_dict()
     most = text.get("max_position_embeddings") or text.get("n_positions")
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    kind = rope.get("rope_type")
+    trained = rope.get("original_max_position_embeddings", most) if kind in ("dynamic", "longrope") else None
+    return _Limits(most, trained, kind)
+
+
+def _check_positions(config: PreTrainedConfig, longest: int, folder: Path) -> None:
+    most, trained, rope = _limits(config)
     if most is not None and longest > most:
         raise UserError(
             f"model.path: {folder} has {most} positions, but the longest row has {longest} tokens",
             f"set data.max_length={most} or less",
         )
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    trained = rope.get("original_max_position_embeddings", most)
-    if rope.get("rope_type") in ("dynamic", "longrope") and trained is not None and longest > trained:
+    if trained is not None and longest > trained:
         raise UserError(
-            f"model.path: {folder} scales its rotary embedding by the longest row of a batch ({rope['rope_type']}), so"
+            f"model.path: {folder} scales its rotary embedding by the longest row of a batch ({rope}), so"
             f" beyond {trained} tokens a row's loss would depend on its neighbours; the longest row has {longest}",
             f"set data.max_length={trained}",
         )

@@ -77,6 +77,10 @@ class Policy(nn.Module):
             prompt_logps = chosen_logps(prompt_states, batch.prompt_target, self.vocabulary, self.agree)
         return Outputs(found.pop("logps"), prompt_logps, **found)
 
+    def states(self, batch: Batch) -> Tensor:
+        """Hidden states of the last layer at every place on the axis: [T, H], in the model's dtype."""
+        return self._hidden(batch)
+
     def _hidden(self, batch: Batch) -> Tensor:
         """Hidden states of every place on the axis: [T, H]."""
         return self._padded(batch) if self.layout == "padded" else self._packed(batch)
@@ -174,11 +178,24 @@ class RewardPolicy(Policy):
 
     def forward(self, batch: Batch, asks: frozenset[str] = frozenset(), reference: Policy | None = None) -> Outputs:
         """rewards [R] float32; there is no LM head and no log-probability."""
+        rewards = self._labels(batch).squeeze(-1)
+        return Outputs(rewards.new_zeros(0), rewards.new_zeros(0), rewards)
+
+    def _labels(self, batch: Batch) -> Tensor:
+        """What the head gives for every label at each response's last token: [R, labels], float32 or better."""
         if batch.last is None:
             raise ValueError("a scalar head needs a batch packed with whole_responses=True")
         head: Any = self.pretrained.get_submodule(HEAD)
-        rewards = head(self._hidden(batch)[batch.last]).squeeze(-1)
-        rewards = rewards.to(torch.promote_types(rewards.dtype, torch.float32))
+        values = head(self._hidden(batch)[batch.last])
+        return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+class RewardHeadsPolicy(RewardPolicy):
+    """The same with several labels, one per objective: for asking alone, as no loss takes more than one reward."""
+
+    def forward(self, batch: Batch, asks: frozenset[str] = frozenset(), reference: Policy | None = None) -> Outputs:
+        """rewards [R, labels] float32."""
+        rewards = self._labels(batch)
         return Outputs(rewards.new_zeros(0), rewards.new_zeros(0), rewards)
 
 

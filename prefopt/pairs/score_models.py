@@ -1,0 +1,185 @@
+"""Models that score, opened: whole models, hub names and folders of adapters, frozen, each with its own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefopt.data.tokenizer import load_tokenizer, tokenizer_fingerprint
+from prefopt.errors import UserError
+from prefopt.model.adapters import load_merged, load_merged_reward
+from prefopt.model.files import adapter_folder, base_of, model_folder
+from prefopt.model.kernel import settle_kernel
+from prefopt.model.layout import settle_layout
+from prefopt.model.load import (
+    DTYPES,
+    head_labels,
+    load_policy,
+    load_reward_heads,
+    load_reward_policy,
+    longest_row,
+)
+from prefopt.model.policy import Policy
+from prefopt.pairs.encode import CandidateEncoder
+from prefopt.pairs.packed import PackedModel
+from prefopt.pairs.stages import Place
+from prefopt.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ANY_LENGTH = 0
+"""Rows are encoded to the model's own limit, so that none is too long for it."""
+
+
+def open_language_model(place: Place, path: str, key: str) -> PackedModel:
+    """A causal language model. key: the setting that names it, for messages.
+
+    Raises: UserError for what cannot be loaded, and for a reward model, whose LM head has been taken off.
+    """
+    with _called(key):
+        settings, adapters = _settings(place, path), adapter_folder(path)
+        base = model_folder(path if adapters is None else base_of(adapters))
+        if labels := head_labels(base):
+            raise UserError(
+                f"{key}: {path} is a reward model ({_counted(labels)}), not a language model",
+                "take a language model, or score=reward",
+            )
+        if adapters is not None:
+            return _opened(place, path, key, base, lambda: load_merged(settings, adapters, longest=_ANY_LENGTH))
+        return _opened(place, path, key, base, lambda: load_policy(settings, longest=_ANY_LENGTH))
+
+
+def open_reward_model(place: Place, path: str, key: str) -> PackedModel:
+    """A model with a trained scalar head. key: the setting that names it, for messages.
+
+    Raises: UserError for what cannot be loaded, a model without a head, or a head of several labels.
+    """
+    with _called(key):
+        settings, adapters = _settings(place, path), adapter_folder(path)
+        if adapters is not None:
+            base = model_folder(base_of(adapters))
+            return _opened(place, path, key, base, lambda: load_merged_reward(settings, adapters, longest=_ANY_LENGTH))
+        folder = model_folder(path)
+        if len(labels := _labels(folder, path, key)) > 1:
+            raise UserError(
+                f"{key}: {path} has a head of {_counted(labels)}, score=reward takes one of a single label",
+                "score=reward_heads weighs several",
+            )
+        return _opened(place, path, key, folder, lambda: load_reward_policy(settings, longest=_ANY_LENGTH))
+
+
+def open_reward_heads(
+    place: Place, path: str, key: str, check: Callable[[tuple[str, ...]], None]
+) -> tuple[PackedModel, tuple[str, ...]]:
+    """A model with a trained head of several labels, and their names in its order. key: as above.
+
+    check: is given the names before the weights are loaded, and raises where they will not do.
+
+    Raises: UserError for what cannot be loaded, a model without a head, or a head of one label.
+    """
+    with _called(key):
+        folder = model_folder(path)
+        labels = _labels(folder, path, key)
+        if len(labels) < 2:
+            raise UserError(f"{key}: {path} has a head of one label, score=reward_heads weighs several", "score=reward")
+        check(labels)
+        settings = _settings(place, path)
+        opened = _opened(place, path, key, folder, lambda: load_reward_heads(settings, longest=_ANY_LENGTH))
+        return opened, labels
+
+
+def check_same_tokenizer(one: PackedModel, other: PackedModel, key: str) -> None:
+    """Both must read the same ids in the same way. key: the setting that names `other`.
+
+    Raises: UserError where they do not.
+    """
+    if tokenizer_fingerprint(one.encoder.tokenizer) != tokenizer_fingerprint(other.encoder.tokenizer):
+        raise UserError(
+            f"{key}: {other.encoder.model} has another tokenizer than {one.encoder.model}, so that it would read other"
+            " words",
+            "take the model that training started from",
+        )
+
+
+def open_policy(place: Place, model: str, stage: str) -> PackedModel:
+    """The language model that the setting `model` of a stage names, "" being the policy. stage: as messages name it.
+
+    Raises: UserError where there is no policy, or several; else as `open_language_model`.
+    """
+    if model:
+        return open_language_model(place, model, f"model of {stage}")
+    policies = place.settings.policies
+    if not policies:
+        raise UserError(f"{stage} needs a model: it names none, and there is no policy", "set its model, or policy=")
+    if len(policies) > 1:
+        raise UserError(f"{stage}: which of the {len(policies)} policies is meant?", "name one as its model")
+    return open_language_model(place, policies[0], "policy")
+
+
+def named(path: str, key: str, stage: str, what: str) -> str:
+    """`path`, the setting `key` of the command, where a stage cannot do without.
+
+    Raises: UserError where it is empty. what: what has to be given there, for the message.
+    """
+    if not path:
+        raise UserError(f"{stage} needs {what}, and {key} names none", f"set {key}=FOLDER, or a hub name")
+    return path
+
+
+def _settings(place: Place, path: str) -> ModelSettings:
+    return ModelSettings(path=path, dtype=place.settings.dtype)
+
+
+def _labels(folder: Path, path: str, key: str) -> tuple[str, ...]:
+    labels = head_labels(folder)
+    if not labels:
+        raise UserError(f"{key}: {path} has no trained scalar head", "train one: loss=reward_bt")
+    return labels
+
+
+def _counted(labels: tuple[str, ...]) -> str:
+    return f"{len(labels)} labels" if len(labels) > 1 else "one label"
+
+
+def _opened(place: Place, path: str, key: str, base: Path, load: Callable[[], Policy]) -> PackedModel:
+    """base: the folder of the whole model, whose configuration says how many positions there are."""
+    encoder = CandidateEncoder(_tokenizer(place, path), longest_row(base), path)
+    policy = load().to(place.device).eval().requires_grad_(False)
+    layout = settle_layout(policy, policy, "auto")
+    if layout == "padded":
+        place.say(f"{key}: {path} cannot keep packed rows apart: prompts are repeated, one padded row each")
+    elif said := settle_kernel(policy, "auto", DTYPES[place.settings.dtype]):
+        place.say(f"{key}: {said}")
+    return PackedModel(policy, encoder, place.device, place.settings.tokens_per_batch)
+
+
+def _tokenizer(place: Place, path: str) -> PreTrainedTokenizerBase:
+    """A policy's with the template of the command; another model's with its own, if it has one."""
+    adapters = adapter_folder(path)
+    folder = path
+    if adapters is not None and not any(adapters.glob("tokenizer*")):
+        folder = base_of(adapters)
+    wanted = place.settings.chat_template
+    if path in place.settings.policies:
+        return load_tokenizer(folder, None, wanted)
+    tokenizer = load_tokenizer(folder, None, None)
+    if tokenizer.chat_template is None and wanted is not None:
+        place.say(f"{path} has no chat template of its own: chat_template is taken")
+        return load_tokenizer(folder, None, wanted)
+    return tokenizer
+
+
+@contextmanager
+def _called(key: str) -> Iterator[None]:
+    """Messages of the rooms below speak of the keys of a training run; here they are named otherwise."""
+    try:
+        yield
+    except UserError as error:
+        for theirs, ours in (("model.path:", f"{key}:"), ("data.chat_template:", "chat_template:")):
+            if error.message.startswith(theirs):
+                message = ours + error.message.removeprefix(theirs)
+                raise UserError(message, error.hint, error.exit_code) from error
+        raise
