@@ -21,7 +21,7 @@ from prefopt.durable import clear_drafts
 from prefopt.errors import UserError
 from prefopt.manifest import start_record
 from prefopt.model.files import adapter_folder, adapters_fingerprint, base_of, fingerprint, model_folder
-from prefopt.pairs.contamination import Avoided
+from prefopt.pairs.contamination import Contamination
 from prefopt.pairs.folder import (
     CANDIDATES,
     CARD,
@@ -83,7 +83,7 @@ def make_pairs(composition: PairsComposition, words: list[str], dry_run: bool = 
         return 0
     from prefopt.pairs.finish import finish
 
-    _tell(finish(folder, {"models": about["models"], "prompts_sha256": prompts.digest}), path, "is done")
+    _tell(finish(folder, composition.settings, about["models"], prompts.evaluations), path, "is done")
     return 0
 
 
@@ -107,7 +107,8 @@ def _resolved(settings: PairsSettings) -> PairsSettings:
 
 def _fingerprints(settings: PairsSettings) -> dict[str, str]:
     """The sha256 of each model that is named: other weights make other answers."""
-    named = [*settings.policies, settings.reward, settings.reference]
+    of_stages = [str(stage.get("model") or "") for stage in (settings.score, *settings.margins) if "url" not in stage]
+    named = [*settings.policies, settings.reward, settings.reference, *of_stages]
     found = {}
     for path in dict.fromkeys(p for p in named if p):
         adapters = adapter_folder(path)
@@ -148,20 +149,21 @@ def _state(path: Path, about: Mapping[str, Any]) -> bool:
 
 
 class _Prompts(NamedTuple):
-    """The prompts of a file, as they are kept, and a hash of them."""
+    """The prompts of a file, as they are kept, a hash of them, and what was looked through for contamination."""
 
     kept: str
     left_out: str
     digest: str
+    evaluations: list[dict[str, Any]]
 
 
 def _prompts(settings: PairsSettings) -> _Prompts:
     """Read the prompts, and leave out those that come again or that must not be trained on."""
-    avoided = Avoided(settings.avoid)
+    contamination = Contamination(settings.avoid)
     kept, left_out = [], []
     for found in read_prompts(settings.prompts, settings.split, settings.limit):
-        if isinstance(found, Example) and (where := avoided.overlap(found)) is not None:
-            found = LeftOut(found.id, "in the evaluation prompts", where)
+        if isinstance(found, Example) and (overlap := contamination(found)) is not None:
+            found = LeftOut(found.id, "also an evaluation prompt", str(overlap))
         if isinstance(found, Example):
             kept.append(example_to_json(found) + "\n")
         else:
@@ -170,7 +172,8 @@ def _prompts(settings: PairsSettings) -> _Prompts:
         first = f": {json.loads(left_out[0])['reason']}" if left_out else ""
         raise UserError(f"prompts={settings.prompts}: no prompt can be used{first}", "look at the file")
     texts = "".join(kept), "".join(left_out)
-    return _Prompts(*texts, hashlib.sha256("\0".join(texts).encode()).hexdigest())
+    evaluations = [one.as_json() for one in contamination.evaluations]
+    return _Prompts(*texts, hashlib.sha256("\0".join(texts).encode()).hexdigest(), evaluations)
 
 
 def _check_same_prompts(path: Path, digest: str) -> None:
@@ -182,6 +185,13 @@ def _check_same_prompts(path: Path, digest: str) -> None:
 
 def _tell(numbers: Mapping[str, Any], path: Path, what: str) -> None:
     """The summary on stdout."""
-    lost = ", ".join(f"{count} {reason}" for reason, count in numbers["left_out"].items()) or "nothing"
-    print(f"prefopt: {path} {what}: {numbers['num_rows']} rows of {numbers['num_prompts']} prompts in {path / ROWS}")
-    print(f"prefopt: left out: {lost} ({path / LEFT_OUT}); {path / CARD} has the rest")
+    prompts, candidates = numbers["prompts"], numbers["candidates"]
+    print(
+        f"prefopt: {path} {what}: {numbers['rows']['count']} rows from {candidates['count']} candidates of"
+        f" {prompts['with_candidates']} prompts in {path / ROWS}"
+    )
+    for name, lost in (("prompts", prompts["left_out"]), ("candidates", candidates["left_out"])):
+        if lost:
+            counts = ", ".join(f"{count} {reason}" for reason, count in lost.items())
+            print(f"prefopt: {name} left out: {counts} ({path / LEFT_OUT})")
+    print(f"prefopt: {path / CARD} says how they were made and what they are like")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import IO, Any
 
 from prefopt import durable
 from prefopt.errors import RunError
-from prefopt.pairs.card import card
+from prefopt.manifest import package_versions
+from prefopt.pairs.card import About, DataFile, card, data_file
 from prefopt.pairs.chance import chance_of
 from prefopt.pairs.folder import (
     CANDIDATES,
@@ -30,55 +31,69 @@ from prefopt.pairs.folder import (
     judgements,
 )
 from prefopt.pairs.registry import make_stage
-from prefopt.pairs.rows import rows_of
+from prefopt.pairs.rows import Rows, margin_names
+from prefopt.pairs.settings import PairsSettings
 from prefopt.pairs.stages import WINS, Judged, LeftOut, Select
 from prefopt.pairs.statistics import Statistics
 from prefopt.pairs.table import write_table
 from prefopt.records import Candidate, Example, example_to_json
 
 
-def finish(folder: Folder, about: dict[str, Any]) -> dict[str, Any]:
-    """Select, and write everything; the numbers that are written. about: what made it, for the card.
+def finish(
+    folder: Folder, told: PairsSettings, models: Mapping[str, str], evaluations: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Select, and write everything; the numbers that are written.
+
+    told: the settings as they were given, for the card. models: sha256 of each, by name. evaluations: what was looked
+    through for contamination.
 
     Raises: RunError where nothing at all could be selected.
     """
     settings = folder.settings
     select: Select = make_stage("select", settings.select)
-    statistics = Statistics(select.writes)
+    rows_of = Rows(select, settings.select, settings.seed, margin_names(settings.margins))
+    statistics = Statistics()
     with ExitStack() as files:
         candidates, rows, left_out = (
             files.enter_context(_drafted(folder.path / name)) for name in (CANDIDATES, ROWS, LEFT_OUT)
         )
-        for why in _before(folder):
-            statistics.add_left_out(why)
+
+        def leave_out(why: LeftOut) -> None:
+            statistics.left_out(why)
             _line(left_out, why._asdict())
+
+        for why in _before(folder):
+            leave_out(why)
         for chunk in range(folder.num_chunks):
-            for example, lost in _scored(folder, chunk):
+            for example, details, lost in _scored(folder, chunk):
                 for why in lost:
-                    statistics.add_left_out(why)
-                    _line(left_out, why._asdict())
+                    leave_out(why)
                 if example is None:
                     continue
                 candidates.write(example_to_json(example) + "\n")
+                statistics.prompt(example)
                 selected = select(example, chance_of(settings.seed, example, "select"))
-                made = rows_of(example, selected, settings, select.writes)
-                if not made:
-                    why = LeftOut(example.id, selected.reason or "nothing was selected")
-                    statistics.add_left_out(why)
-                    _line(left_out, why._asdict())
-                statistics.add(example, selected)
+                made = rows_of(example, selected, details)
                 for row in made:
+                    statistics.row(row)
                     _line(rows, row)
-    numbers = statistics.numbers()
-    if not numbers["num_rows"]:
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in numbers["left_out"].items())
+                if not made:
+                    leave_out(LeftOut(example.id, selected.reason))
+    numbers = statistics.as_dict()
+    if not numbers["rows"]["count"]:
+        reasons = ", ".join(
+            f"{n} {why}" for what in ("prompts", "candidates") for why, n in numbers[what]["left_out"].items()
+        )
         raise RunError(
-            f"{folder.path}: no row could be made of {numbers['num_prompts']} prompts ({reasons or 'there are none'})",
+            f"{folder.path}: not one row could be made; left out: {reasons}",
             f"{folder.path / LEFT_OUT} has each with its reason",
         )
     write_table(folder.path / ROWS, folder.path / TABLE)
-    numbers = {**numbers, **about}
-    durable.write_text(folder.path / CARD, card(settings, numbers))
+    notes = {ROWS: "what is trained on", TABLE: "the same", CANDIDATES: "every candidate", LEFT_OUT: "what is not used"}
+    made_files = [data_file(folder.path / name, note) for name, note in notes.items()]
+    weights = [DataFile(path, digest, "model") for path, digest in models.items()]
+    about = About(told, package_versions(), [*made_files, *weights], evaluations)
+    durable.write_text(folder.path / CARD, card(about, numbers))
     durable.write_text(folder.path / STATS, json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
     return numbers
 
@@ -90,37 +105,41 @@ def _before(folder: Folder) -> Iterator[LeftOut]:
             yield LeftOut(**json.loads(line))
 
 
-def _scored(folder: Folder, chunk: int) -> Iterator[tuple[Example | None, list[LeftOut]]]:
-    """Each Example of a chunk with its scores, and what was left out of it; None where nothing is left."""
+def _scored(folder: Folder, chunk: int) -> Iterator[tuple[Example | None, list[dict[str, Any]], list[LeftOut]]]:
+    """Each Example of a chunk with its scores, details of its candidates, and what was left out of it; None where
+    nothing is left.
+    """
     judged = [iter(folder.judged(stage, chunk)) for stage in judgements(folder.settings)]
     for generated in folder.generated(chunk):
+        before = list(generated.left_out)
         if not generated.examples:
-            yield None, list(generated.left_out)
-        for number, example in enumerate(generated.examples):
+            yield None, [], before
+        for example in generated.examples:
             main, *margins = (next(of_stage) for of_stage in judged)
-            scored, lost = _with_scores(example, main, margins)
-            yield scored, [*(generated.left_out if number == 0 else ()), *lost]
+            yield _with_scores(example, main, margins, before)
+            before = []
 
 
-def _with_scores(example: Example, main: Judged, margins: list[Judged]) -> tuple[Example | None, list[LeftOut]]:
+def _with_scores(
+    example: Example, main: Judged, margins: list[Judged], lost: list[LeftOut]
+) -> tuple[Example | None, list[dict[str, Any]], list[LeftOut]]:
     kept: list[int] = []
-    lost: list[LeftOut] = []
     for place, candidate in enumerate(example.candidates):
-        reasons = [reason for one in (main, *margins) if (reason := one.reasons[place]) is not None]
-        if reasons:
-            lost.append(LeftOut(example.id, reasons[0], "", candidate.text))
-        else:
+        reason = next((r for one in (main, *margins) if (r := one.reasons[place]) is not None), None)
+        if reason is None:
             kept.append(place)
+        else:
+            lost = [*lost, LeftOut(example.id, reason, "", candidate.text)]
     if not kept:
-        return None, [*lost, LeftOut(example.id, "no candidate has a score")]
-    return replace(example, candidates=tuple(_scored_candidate(example, p, kept, main, margins) for p in kept)), lost
+        return None, [], [*lost, LeftOut(example.id, "no candidate has a score")]
+    candidates = tuple(_with_score(example.candidates[place], place, kept, main, margins) for place in kept)
+    details = [main.details[place] if main.details else {} for place in kept]
+    return replace(example, candidates=candidates), details, lost
 
 
-def _scored_candidate(example: Example, place: int, kept: list[int], main: Judged, margins: list[Judged]) -> Candidate:
-    candidate = example.candidates[place]
+def _with_score(candidate: Candidate, place: int, kept: list[int], main: Judged, margins: list[Judged]) -> Candidate:
+    """wins: of those that are kept against those that are kept."""
     source = dict(candidate.source or {})
-    if main.details:
-        source |= main.details[place]
     if main.wins is not None:
         source[WINS] = [main.wins[place][other] for other in kept]
     numbers = tuple(score for one in margins if (score := one.scores[place]) is not None)

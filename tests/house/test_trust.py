@@ -26,6 +26,10 @@ ALLOWED = {
         "import_module",
     ): "of a name that is a file of prefopt/losses, looked up before",
     (
+        "pairs/registry.py",
+        "import_module",
+    ): "of a name that is a file of prefopt/pairs, looked up before",
+    (
         "pairs/score/python.py",
         "import_module",
     ): "of the function that score.function names: who asks for it runs it",

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from prefopt.errors import UserError
 from prefopt.pairs.stages import Judged, Place
@@ -48,6 +48,8 @@ class AvsB:
     """
 
     against: str = "all"
+
+    uses: ClassVar[frozenset[str]] = frozenset({"reward"})
 
     def __post_init__(self) -> None:
         if self.against not in ("all", BASELINE):

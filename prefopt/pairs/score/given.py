@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from prefopt.pairs.stages import Judged, Place
 from prefopt.records import Example
@@ -16,6 +17,8 @@ NO_SCORE = "no score is given"
 @dataclass(frozen=True)
 class Given:
     """Scores of the data as they stand: human ranks turned into numbers, a reward model's of an earlier command."""
+
+    uses: ClassVar[frozenset[str]] = frozenset()
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that hands the scores on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from prefopt.pairs.stages import Judged, Place
 from prefopt.records import Example
@@ -26,6 +27,8 @@ class GoodBad:
     """
 
     renormalise: bool = False
+
+    uses: ClassVar[frozenset[str]] = frozenset({"reward"})
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that scores. Raises: UserError for a model that is missing or no language model."""

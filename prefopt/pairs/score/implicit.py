@@ -31,6 +31,11 @@ class Implicit:
         if not self.beta > 0:
             raise ValueError(f"beta must be above 0, not {self.beta}")
 
+    @property
+    def uses(self) -> frozenset[str]:
+        """Keys of models that must be given."""
+        return frozenset({"reference"} if self.model else {"reference", "reward"})
+
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that scores. Raises: UserError for models that are missing, or read different ids."""
         from prefopt.pairs.score_models import check_same_tokenizer, named, open_language_model

@@ -82,6 +82,8 @@ class Judge(ServerSettings):
         "max_tokens": "max_tokens",
     }
 
+    uses: ClassVar[frozenset[str]] = frozenset()
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.mode not in ("scalar", "pairwise"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from prefopt.fill import one_of
 from prefopt.pairs.stages import Judged, Place
@@ -22,6 +23,8 @@ class Length:
 
     unit: str = one_of("words", "characters")
     better: str = one_of("longer", "shorter")
+
+    uses: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.unit not in ("words", "characters"):

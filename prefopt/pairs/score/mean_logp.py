@@ -24,6 +24,11 @@ class MeanLogp:
 
     model: str = ""
 
+    @property
+    def uses(self) -> frozenset[str]:
+        """Keys of models that must be given."""
+        return frozenset() if self.model else frozenset({"policy"})
+
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that scores. Raises: UserError for a model that is missing, no language model, or not clear."""
         from prefopt.pairs.score_models import open_policy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from prefopt.fill import one_of
 from prefopt.pairs.stages import Judged, Place
@@ -25,6 +26,8 @@ class Regex:
     pattern: str = ""
     count: str = one_of("any", "matches")
     weight: float = 1.0
+
+    uses: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.pattern:

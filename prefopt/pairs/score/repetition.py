@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from prefopt.pairs.stages import Judged, Place
 from prefopt.records import Example
@@ -23,6 +24,8 @@ class Repetition:
     """
 
     n: int = 4
+
+    uses: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.n < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from prefopt.pairs.stages import Judged, Place
 from prefopt.records import Example
@@ -20,6 +21,8 @@ class Reward:
 
     There are no settings.
     """
+
+    uses: ClassVar[frozenset[str]] = frozenset({"reward"})
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that scores. Raises: UserError for a model that is none, has no head, or several labels."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from prefopt.errors import UserError, did_you_mean
 from prefopt.pairs.stages import Judged, Place
@@ -27,6 +28,8 @@ class RewardHeads:
     """
 
     weights: dict[str, float] = field(default_factory=dict)
+
+    uses: ClassVar[frozenset[str]] = frozenset({"reward"})
 
     def __post_init__(self) -> None:
         if self.weights and not any(self.weights.values()):

@@ -48,6 +48,11 @@ class Similarity:
         if not self.spans or min(self.spans) < 1 or len(set(self.spans)) < len(self.spans):
             raise ValueError(f"spans must be different lengths of 1 token or more, not {self.spans}")
 
+    @property
+    def uses(self) -> frozenset[str]:
+        """Keys of models that must be given."""
+        return frozenset() if self.model else frozenset({"policy"})
+
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that scores. Raises: UserError for a model that is missing, no language model, or not clear."""
         from prefopt.pairs.score_models import open_policy
