@@ -9,13 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefopt import __version__, durable
-from prefopt.cache import cache_folder
-from prefopt.demo import cache as demos
 from prefopt.disk import write_whole
 from prefopt.durable import clear_drafts
 from prefopt.errors import UserError
@@ -35,6 +32,7 @@ from prefopt.pairs.folder import (
     Folder,
     settings_text,
 )
+from prefopt.pairs.places import real
 from prefopt.pairs.prompts import read_prompts
 from prefopt.pairs.settings import PairsSettings
 from prefopt.pairs.stages import LeftOut
@@ -42,7 +40,6 @@ from prefopt.pairs_config import PairsComposition, deciding
 from prefopt.pairs_workers import run_workers, shard_of
 from prefopt.records import Example, example_to_json
 from prefopt.run_folder import read_json
-from prefopt.settings import DataSettings
 
 _OURS = (PROMPTS, NOT_PROMPTS, SETTINGS)
 """What a start writes before the manifest."""
@@ -53,10 +50,10 @@ def make_pairs(composition: PairsComposition, words: list[str], dry_run: bool = 
 
     Raises: UserError or RunError for what keeps it from starting; then nothing new is left behind.
     """
-    settings = _resolved(composition.settings)
+    settings = composition.settings
     shard = shard_of(settings.shard)
     path = Path(settings.out)
-    about = {"settings": deciding(composition.settings), "models": _fingerprints(settings)}
+    about = {"settings": deciding(settings), "models": _fingerprints(settings)}
     if _state(path, about):
         _tell(json.loads((path / STATS).read_text(encoding="utf-8")), path, "is done already")
         return 0
@@ -83,26 +80,8 @@ def make_pairs(composition: PairsComposition, words: list[str], dry_run: bool = 
         return 0
     from prefopt.pairs.finish import finish
 
-    _tell(finish(folder, composition.settings, about["models"], prompts.evaluations), path, "is done")
+    _tell(finish(folder, about["models"], prompts.evaluations), path, "is done")
     return 0
-
-
-def _resolved(settings: PairsSettings) -> PairsSettings:
-    """The settings with every demo:// path made into one of this machine."""
-    cache = cache_folder(DataSettings())
-
-    def real(key: str, path: str) -> str:
-        return demos.make(key, path, cache, weights=True)
-
-    policy = settings.policy
-    return replace(
-        settings,
-        prompts=real("prompts", settings.prompts),
-        policy=[real("policy", p) for p in policy] if isinstance(policy, list) else real("policy", policy),
-        reward=real("reward", settings.reward),
-        reference=real("reference", settings.reference),
-        avoid=[real("avoid", path) for path in settings.avoid],
-    )
 
 
 def _fingerprints(settings: PairsSettings) -> dict[str, str]:
@@ -111,9 +90,9 @@ def _fingerprints(settings: PairsSettings) -> dict[str, str]:
     named = [*settings.policies, settings.reward, settings.reference, *of_stages]
     found = {}
     for path in dict.fromkeys(p for p in named if p):
-        adapters = adapter_folder(path)
+        adapters = adapter_folder(real(path))
         if adapters is None:
-            found[path] = fingerprint(model_folder(path))
+            found[path] = fingerprint(model_folder(real(path)))
         else:
             found[path] = f"{fingerprint(model_folder(base_of(adapters)))} {adapters_fingerprint(adapters)}"
     return found
@@ -159,9 +138,9 @@ class _Prompts(NamedTuple):
 
 def _prompts(settings: PairsSettings) -> _Prompts:
     """Read the prompts, and leave out those that come again or that must not be trained on."""
-    contamination = Contamination(settings.avoid)
+    contamination = Contamination([real(path, "avoid") for path in settings.avoid])
     kept, left_out = [], []
-    for found in read_prompts(settings.prompts, settings.split, settings.limit):
+    for found in read_prompts(real(settings.prompts, "prompts"), settings.split, settings.limit):
         if isinstance(found, Example) and (overlap := contamination(found)) is not None:
             found = LeftOut(found.id, "also an evaluation prompt", str(overlap))
         if isinstance(found, Example):

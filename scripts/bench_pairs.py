@@ -77,7 +77,7 @@ class Case:
     def sample_packed(self, seed: int) -> list[list[list[int]]]:
         drawing = Drawing(1.0, 0, 1.0, self.lengths.limit, frozenset(self.ends))
         keys = [str(number) for number in range(len(self.prompts))]
-        uniforms = uniforms_of(seed, "", keys, self.lengths.limit)
+        uniforms = uniforms_of(seed, 0, keys, self.lengths.limit)
         found = sample(Lanes(self.model), self.prompts, self.n, drawing, uniforms, 65536)
         return [[answer.tokens for answer in answers] for answers in found]
 

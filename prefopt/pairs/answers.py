@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from prefopt.pairs.chance import key_of
 from prefopt.pairs.policies import Answering
 from prefopt.pairs.stages import Generated, LeftOut
 from prefopt.records import Candidate, Example
 
-Answer = Callable[[Answering, list[list[int]], list[str]], list[list[tuple[list[int], bool]]]]
-"""(policy, prompts as ids, their keys) to the answers to each: tokens, and whether the policy ended it itself."""
+
+class Said(NamedTuple):
+    """tokens: of an answer, without the one that ended it. stopped: the policy ended it, not the limit."""
+
+    tokens: list[int]
+    stopped: bool
+
+
+Answer = Callable[[Answering, int, list[list[int]], list[str]], list[list[Said]]]
+"""(policy, its place among them, prompts as ids, their keys) to the answers to each."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The work on a chunk. policies: each answers every prompt. unfinished: "drop" or "keep" what the limit cut."""
+    """The work on a chunk.
+
+    policies: each answers every prompt. unfinished: "drop" or "keep" what the limit cut. given: "drop" or "keep" the
+    responses of the file; the best of those that are dropped stays as the response to imitate (y_ref) where there is
+    none.
+    """
 
     policies: Sequence[Answering]
     answer: Answer
     unfinished: str
+    given: str
 
     def __call__(self, examples: Sequence[Example]) -> list[Generated]:
-        """Each prompt with its new candidates, policy after policy, behind those that it had."""
+        """Each prompt with its new candidates, policy after policy, behind those of the file where they are kept."""
+        if self.given == "drop":
+            examples = [_without_given(example) for example in examples]
         candidates: list[list[Candidate]] = [list(e.candidates) for e in examples]
         left_out: list[list[LeftOut]] = [[] for _ in examples]
-        for asked in self.policies:
+        for number_of_policy, asked in enumerate(self.policies):
             prompts, places, refused = asked.encode(examples)
             for place, reason in refused.items():
                 left_out[place].append(reason)
             if not prompts:
                 continue
-            found = self.answer(asked, prompts, [key_of(examples[place]) for place in places])
+            found = self.answer(asked, number_of_policy, prompts, [key_of(examples[place]) for place in places])
             for place, prompt, answers in zip(places, prompts, found, strict=True):
                 example = examples[place]
                 for number, (tokens, stopped) in enumerate(answers):
@@ -57,3 +75,11 @@ class Answers:
         if not stopped and self.unfinished == "drop":
             return LeftOut(prompt, "answer not finished", f"cut after {len(tokens)} tokens", text)
         return None
+
+
+def _without_given(example: Example) -> Example:
+    """The prompt without the responses of its row, the best of them as its target."""
+    if not example.candidates:
+        return example
+    best = max(example.candidates, key=lambda c: -math.inf if c.score is None else c.score)
+    return replace(example, candidates=(), target=example.target if example.target is not None else best.text)

@@ -32,20 +32,16 @@ from prefopt.pairs.folder import (
 )
 from prefopt.pairs.registry import make_stage
 from prefopt.pairs.rows import Rows, margin_names
-from prefopt.pairs.settings import PairsSettings
 from prefopt.pairs.stages import WINS, Judged, LeftOut, Select
 from prefopt.pairs.statistics import Statistics
 from prefopt.pairs.table import write_table
 from prefopt.records import Candidate, Example, example_to_json
 
 
-def finish(
-    folder: Folder, told: PairsSettings, models: Mapping[str, str], evaluations: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def finish(folder: Folder, models: Mapping[str, str], evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Select, and write everything; the numbers that are written.
 
-    told: the settings as they were given, for the card. models: sha256 of each, by name. evaluations: what was looked
-    through for contamination.
+    models: sha256 of each, by name. evaluations: what was looked through for contamination.
 
     Raises: RunError where nothing at all could be selected.
     """
@@ -92,7 +88,7 @@ def finish(
     notes = {ROWS: "what is trained on", TABLE: "the same", CANDIDATES: "every candidate", LEFT_OUT: "what is not used"}
     made_files = [data_file(folder.path / name, note) for name, note in notes.items()]
     weights = [DataFile(path, digest, "model") for path, digest in models.items()]
-    about = About(told, package_versions(), [*made_files, *weights], evaluations)
+    about = About(settings, package_versions(), [*made_files, *weights], evaluations)
     durable.write_text(folder.path / CARD, card(about, numbers))
     durable.write_text(folder.path / STATS, json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
     return numbers

@@ -18,6 +18,7 @@ from prefopt.model.files import adapter_folder, base_of, model_folder
 from prefopt.model.load import load_policy
 from prefopt.model.policy import Policy
 from prefopt.pairs.lanes import Lanes
+from prefopt.pairs.places import real
 from prefopt.pairs.stages import LeftOut, Place
 from prefopt.records import Example
 from prefopt.settings import ModelSettings
@@ -88,11 +89,12 @@ def open_policy(path: str, place: Place, stop: Sequence[str], longest_answer: in
         no positions for a prompt.
     """
     settings = place.settings
-    adapters = adapter_folder(path)
-    base = path if adapters is None else base_of(adapters)
+    found = real(path)
+    adapters = adapter_folder(found)
+    base = found if adapters is None else base_of(adapters)
     longest = _longest(base, settings.max_prompt_tokens, longest_answer)
     own_tokenizer = adapters is None or any(adapters.glob("tokenizer*"))
-    tokenizer = load_tokenizer(path if own_tokenizer else base, None, settings.chat_template)
+    tokenizer = load_tokenizer(found if own_tokenizer else base, None, settings.chat_template)
     held = ModelSettings(path=base, dtype=settings.dtype)
     policy = load_policy(held, longest=longest) if adapters is None else load_merged(held, adapters, longest=longest)
     policy = policy.to(place.device).eval().requires_grad_(False)

@@ -36,10 +36,10 @@ class Drawing:
     ends: frozenset[int]
 
 
-def uniforms_of(seed: int, policy: str, keys: Sequence[str], count: int) -> Uniforms:
+def uniforms_of(seed: int, policy: int, keys: Sequence[str], count: int) -> Uniforms:
     """Random numbers that the seed, the policy, the prompt and the sample's number decide, and nothing else.
 
-    keys: of the prompts. count: tokens of an answer.
+    policy: its place among those that answer. keys: of the prompts. count: tokens of an answer.
     """
 
     def uniforms(prompt: int, number: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from prefopt.model.load import (
 from prefopt.model.policy import Policy
 from prefopt.pairs.encode import CandidateEncoder
 from prefopt.pairs.packed import PackedModel
+from prefopt.pairs.places import real
 from prefopt.pairs.stages import Place
 from prefopt.settings import ModelSettings
 
@@ -40,8 +41,8 @@ def open_language_model(place: Place, path: str, key: str) -> PackedModel:
     Raises: UserError for what cannot be loaded, and for a reward model, whose LM head has been taken off.
     """
     with _called(key):
-        settings, adapters = _settings(place, path), adapter_folder(path)
-        base = model_folder(path if adapters is None else base_of(adapters))
+        settings, adapters = _settings(place, path), adapter_folder(real(path))
+        base = model_folder(real(path) if adapters is None else base_of(adapters))
         if labels := head_labels(base):
             raise UserError(
                 f"{key}: {path} is a reward model ({_counted(labels)}), not a language model",
@@ -58,11 +59,11 @@ def open_reward_model(place: Place, path: str, key: str) -> PackedModel:
     Raises: UserError for what cannot be loaded, a model without a head, or a head of several labels.
     """
     with _called(key):
-        settings, adapters = _settings(place, path), adapter_folder(path)
+        settings, adapters = _settings(place, path), adapter_folder(real(path))
         if adapters is not None:
             base = model_folder(base_of(adapters))
             return _opened(place, path, key, base, lambda: load_merged_reward(settings, adapters, longest=_ANY_LENGTH))
-        folder = model_folder(path)
+        folder = model_folder(real(path))
         if len(labels := _labels(folder, path, key)) > 1:
             raise UserError(
                 f"{key}: {path} has a head of {_counted(labels)}, score=reward takes one of a single label",
@@ -81,7 +82,7 @@ def open_reward_heads(
     Raises: UserError for what cannot be loaded, a model without a head, or a head of one label.
     """
     with _called(key):
-        folder = model_folder(path)
+        folder = model_folder(real(path))
         labels = _labels(folder, path, key)
         if len(labels) < 2:
             raise UserError(f"{key}: {path} has a head of one label, score=reward_heads weighs several", "score=reward")
@@ -130,7 +131,7 @@ def named(path: str, key: str, stage: str, what: str) -> str:
 
 
 def _settings(place: Place, path: str) -> ModelSettings:
-    return ModelSettings(path=path, dtype=place.settings.dtype)
+    return ModelSettings(path=real(path), dtype=place.settings.dtype)
 
 
 def _labels(folder: Path, path: str, key: str) -> tuple[str, ...]:
@@ -158,8 +159,8 @@ def _opened(place: Place, path: str, key: str, base: Path, load: Callable[[], Po
 
 def _tokenizer(place: Place, path: str) -> PreTrainedTokenizerBase:
     """A policy's with the template of the command; another model's with its own, if it has one."""
-    adapters = adapter_folder(path)
-    folder = path
+    adapters = adapter_folder(real(path))
+    folder = real(path)
     if adapters is not None and not any(adapters.glob("tokenizer*")):
         folder = base_of(adapters)
     wanted = place.settings.chat_template

@@ -62,22 +62,22 @@ def greedy(model: torch.nn.Module, prompt: list[int], count: int) -> list[int]:
 def test_greedy_answers_are_those_of_whole_forwards_whoever_stands_beside(kind: str, budget: int) -> None:
     model, prompts = tiny(kind), prompts_of(5, 11, 2, 7, 3, 9)
     how = drawing(temperature=0)
-    found = sample(Lanes(model), prompts, 1, how, uniforms_of(0, "p", keys(prompts), 12), budget)
+    found = sample(Lanes(model), prompts, 1, how, uniforms_of(0, 0, keys(prompts), 12), budget)
     assert [answers[0].tokens for answers in found] == [greedy(model, prompt, 12) for prompt in prompts]
 
 
 def test_company_does_not_change_samples() -> None:
     model, prompts = tiny(), prompts_of(5, 11, 2, 7, 3, 9)
-    together = sample(Lanes(model), prompts, 4, drawing(), uniforms_of(7, "p", keys(prompts), 12), 10_000)
+    together = sample(Lanes(model), prompts, 4, drawing(), uniforms_of(7, 0, keys(prompts), 12), 10_000)
     for prompt, expected in zip(prompts, together, strict=True):
-        alone = sample(Lanes(model), [prompt], 4, drawing(), uniforms_of(7, "p", keys([prompt]), 12), 1)
+        alone = sample(Lanes(model), [prompt], 4, drawing(), uniforms_of(7, 0, keys([prompt]), 12), 1)
         assert alone == [expected]
 
 
 def test_rows_that_wait_take_the_places_of_those_that_ended() -> None:
     model, prompts = tiny(), prompts_of(*range(2, 30))
-    few = sample(Lanes(model), prompts, 2, drawing(), uniforms_of(7, "p", keys(prompts), 12), 200)
-    all_at_once = sample(Lanes(model), prompts, 2, drawing(), uniforms_of(7, "p", keys(prompts), 12), 10**6)
+    few = sample(Lanes(model), prompts, 2, drawing(), uniforms_of(7, 0, keys(prompts), 12), 200)
+    all_at_once = sample(Lanes(model), prompts, 2, drawing(), uniforms_of(7, 0, keys(prompts), 12), 10**6)
     assert few == all_at_once
 
 
@@ -85,7 +85,7 @@ def test_another_seed_policy_or_number_draws_another_answer() -> None:
     model, prompts = tiny(), prompts_of(6)
     answers = [
         tuple(answer.tokens)
-        for seed, policy in ((1, "a"), (2, "a"), (1, "b"))
+        for seed, policy in ((1, 0), (2, 0), (1, 1))
         for answer in sample(Lanes(model), prompts, 3, drawing(), uniforms_of(seed, policy, keys(prompts), 12), 9999)[0]
     ]
     assert len(set(answers)) == 9
@@ -130,7 +130,7 @@ def test_a_token_of_probability_zero_is_never_drawn() -> None:
 
 def test_an_answer_ends_with_the_first_end_or_at_the_limit() -> None:
     model, prompts = tiny(), prompts_of(4)
-    found = sample(Lanes(model), prompts, 64, drawing(), uniforms_of(3, "p", keys(prompts), 12), 10_000)[0]
+    found = sample(Lanes(model), prompts, 64, drawing(), uniforms_of(3, 0, keys(prompts), 12), 10_000)[0]
     assert {answer.stopped for answer in found} == {True, False}
     for answer in found:
         assert not ENDS & set(answer.tokens)
@@ -144,6 +144,6 @@ def test_each_prompt_is_read_once_for_all_its_samples() -> None:
     hook = model.register_forward_pre_hook(
         lambda _module, _args, given: read.append(given["input_ids"].numel()), with_kwargs=True
     )
-    sample(Lanes(model), prompts, 8, drawing(max_new_tokens=1), uniforms_of(0, "p", keys(prompts), 1), 10_000)
+    sample(Lanes(model), prompts, 8, drawing(max_new_tokens=1), uniforms_of(0, 0, keys(prompts), 1), 10_000)
     hook.remove()
     assert read == [40]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from prefopt.fill import one_of
 from prefopt.pairs.stages import Generated, Place
 from prefopt.records import Example
 
@@ -19,7 +20,7 @@ class DiverseBeam:
     groups: of beams. beams: in each group; groups * beams answers to each prompt. One group is plain beam search.
     diversity_penalty: what a token loses for each beam of an earlier group that has just chosen it, nats; 0 with one
     group. length_penalty: an answer is worth its log-probability divided by its tokens to this power. temperature: of
-    the softmax. max_new_tokens, stop, unfinished: as in `sample`.
+    the softmax. max_new_tokens, stop, unfinished, given: as in `sample`.
 
     Yuan et al. 2023 (RRHF, arXiv 2304.05302) use 4 groups of one beam, diversity 1.0, temperature 0.8, 128 tokens.
     Their code carries the penalty on in the beams' scores; here a beam's score stays its log-probability.
@@ -32,7 +33,8 @@ class DiverseBeam:
     temperature: float = 0.8
     max_new_tokens: int = 128
     stop: list[str] = field(default_factory=list)
-    unfinished: str = field(default="drop", metadata={"choices": ("drop", "keep")})
+    unfinished: str = one_of("drop", "keep")
+    given: str = one_of("keep", "drop")
 
     needs_policy: ClassVar[bool] = True
 
@@ -49,11 +51,13 @@ class DiverseBeam:
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Generated]]:
         """Loads the policies. Raises: as `open_policy`."""
-        from prefopt.pairs.answers import Answers
+        from prefopt.pairs.answers import Answers, Said
         from prefopt.pairs.beams import Searching, search
         from prefopt.pairs.policies import Answering, open_policy
 
-        def answer(asked: Answering, prompts: list[list[int]], keys: list[str]) -> list[list[tuple[list[int], bool]]]:
+        def answer(
+            asked: Answering, number: int, prompts: list[list[int]], keys: list[str]
+        ) -> list[list[tuple[list[int], bool]]]:
             how = Searching(
                 self.groups,
                 self.beams,
@@ -65,7 +69,7 @@ class DiverseBeam:
             )
             with asked.lanes() as lanes:
                 found = search(lanes, prompts, how, place.settings.tokens_per_batch)
-            return [[(b.tokens, b.stopped) for b in beams] for beams in found]
+            return [[Said(b.tokens, b.stopped) for b in beams] for beams in found]
 
         opened = [open_policy(path, place, self.stop, self.max_new_tokens) for path in place.settings.policies]
-        return Answers(opened, answer, self.unfinished)
+        return Answers(opened, answer, self.unfinished, self.given)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from prefopt.fill import one_of
 from prefopt.pairs.stages import Generated, Place
 from prefopt.records import Example
 
@@ -19,7 +20,9 @@ class Sample:
     n: answers of each policy. temperature: of the softmax; 0 takes the likeliest token (then n is 1). top_k: draws from
     the k likeliest tokens; 0: from all. top_p: from the fewest likeliest that hold this probability. max_new_tokens: of
     an answer. stop: further tokens, as the vocabulary spells them, that end an answer. unfinished: what becomes of an
-    answer that the limit cut: it is left out (drop), or taken as it is (keep).
+    answer that the limit cut: it is left out (drop), or taken as it is (keep). given: what becomes of responses that
+    the file has: they are no candidates, and the best of them is the response to imitate (drop), or they are candidates
+    too (keep).
 
     The same seed gives the same answers for any number of processes and shards; another chunk_size or tokens_per_batch
     changes rounding, and with it at most a few tokens.
@@ -31,7 +34,8 @@ class Sample:
     top_p: float = 1.0
     max_new_tokens: int = 512
     stop: list[str] = field(default_factory=list)
-    unfinished: str = field(default="drop", metadata={"choices": ("drop", "keep")})
+    unfinished: str = one_of("drop", "keep")
+    given: str = one_of("drop", "keep")
 
     needs_policy: ClassVar[bool] = True
 
@@ -45,16 +49,18 @@ class Sample:
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Generated]]:
         """Loads the policies. Raises: as `open_policy`."""
-        from prefopt.pairs.answers import Answers
+        from prefopt.pairs.answers import Answers, Said
         from prefopt.pairs.policies import Answering, open_policy
         from prefopt.pairs.sampling import Drawing, sample, uniforms_of
 
-        def answer(asked: Answering, prompts: list[list[int]], keys: list[str]) -> list[list[tuple[list[int], bool]]]:
+        def answer(
+            asked: Answering, number: int, prompts: list[list[int]], keys: list[str]
+        ) -> list[list[tuple[list[int], bool]]]:
             drawing = Drawing(self.temperature, self.top_k, self.top_p, self.max_new_tokens, asked.ends)
-            uniforms = uniforms_of(place.settings.seed, asked.name, keys, self.max_new_tokens)
+            uniforms = uniforms_of(place.settings.seed, number, keys, self.max_new_tokens)
             with asked.lanes() as lanes:
                 found = sample(lanes, prompts, self.n, drawing, uniforms, place.settings.tokens_per_batch)
-            return [[(s.tokens, s.stopped) for s in samples] for samples in found]
+            return [[Said(s.tokens, s.stopped) for s in samples] for samples in found]
 
         opened = [open_policy(path, place, self.stop, self.max_new_tokens) for path in place.settings.policies]
-        return Answers(opened, answer, self.unfinished)
+        return Answers(opened, answer, self.unfinished, self.given)
