@@ -16,6 +16,7 @@ commands:
   sweep    how a sweep stands; go on with it             prefopt sweep status
   data     show what would be trained on, row by row     prefopt data recipe=quickstart
   plan     what a run takes of memory, time and disk     prefopt plan recipe=simpo_llama3_instruct
+  rounds   loops: build data, train on it, once more     prefopt rounds recipe=iterative_dpo rounds=3
   losses   the methods; one method's equation, source    prefopt losses orpo
 
 options:
@@ -94,6 +95,23 @@ options:
   --config-dir DIR      a folder of your own recipes
 """
 
+ROUNDS = """\
+usage: prefopt rounds recipe=NAME [options] [rounds=N] [seed=N] [dir=FOLDER] [name=NAME] [inputs.NAME=VALUE ...]
+
+Run a loop, or go on with the one in its folder: commands that build data and train on it, round after round. What is
+done is not done again, however the loop ended; the same command with more rounds goes on after the last one.
+
+  prefopt rounds recipe=iterative_dpo rounds=3
+  prefopt rounds recipe=iterative_dpo inputs.policy=MODEL 'inputs.training=[optim.lr=5e-7, loss.beta=0.05]'
+
+options:
+  --dry-run           print every command of every round; write nothing
+  --config-dir DIR    a folder of your own recipes, in front of ./recipes and those of prefopt
+
+In the folder: round-2/STEP is the folder of a step, round-2/STEP.log its output, rounds.json what is done.
+exit codes: 0 done, 2 misuse, 1 a step failed, 75 stopped by a signal and saved (the same command goes on)
+"""
+
 LOSSES = """\
 usage: prefopt losses [NAME]
 
@@ -111,11 +129,17 @@ def train_help(config_dir: Path | None) -> str:
     return TRAIN + "\n" + _listing((*GROUPS, *START_GROUPS), config_dir)
 
 
-def _listing(groups: tuple[str, ...], config_dir: Path | None) -> str:
+def rounds_help(config_dir: Path | None) -> str:
+    """`prefopt rounds --help`: with every loop."""
+    return ROUNDS + "\n" + _listing(("recipe",), config_dir, tree="rounds/")
+
+
+def _listing(groups: tuple[str, ...], config_dir: Path | None, tree: str = "") -> str:
+    """tree: the folder among the recipes that holds the groups."""
     folders = search_path(config_dir)
     parts = []
     for group in groups:
-        found = choices(group, folders)
+        found = choices(f"{tree}{group}", folders)
         width = max((len(name) for name in found), default=0)
         lines = [f"  {name:<{width}}  {title(file)}".rstrip() for name, file in found.items()]
         parts.append("\n".join([f"{group}=", *lines]))
