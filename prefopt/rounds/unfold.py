@@ -138,7 +138,8 @@ def assigned(key: str, value: object) -> str:
     text = str(value)
     if re.fullmatch(r"[\w./+-]+", text):
         return f"{key}={text}"
-    return f"{key}='" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    # In that grammar a backslash stands for itself, but before a quote, where it and the quote are escaped.
+    return f"{key}='" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
 
 
 def overrides_of(command: Command, loop: Loop) -> list[str]:
