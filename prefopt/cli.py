@@ -63,6 +63,7 @@ def _dispatch(words: list[str]) -> int:
         "pairs": _pairs,
         "data": _data,
         "plan": _plan,
+        "rounds": _rounds,
         "losses": _losses,
     }
     if words[0] not in commands:
@@ -272,6 +273,18 @@ def _plan(words: list[str]) -> int:
         Given(options.rows, options.prompt_tokens, options.response_tokens),
         as_json=options.json,
     )
+
+
+def _rounds(words: list[str]) -> int:
+    parser = _Parser()
+    parser.add_argument("--dry-run", action="store_true")
+    options = parser.read(words)
+    if options.help:
+        print(cli_help.rounds_help(options.config_dir), end="")
+        return 0
+    from prefopt.rounds.run import run_rounds
+
+    return run_rounds(options.overrides, options.config_dir, options.dry_run)
 
 
 def _losses(words: list[str]) -> int:

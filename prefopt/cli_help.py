@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefopt.recipe_files import GROUPS, PAIRS_TREE, START_GROUPS, TRAIN_TREE, Tree, choices, search_path, title
+from prefopt.recipe_files import (
+    GROUPS,
+    PAIRS_TREE,
+    ROUNDS_TREE,
+    START_GROUPS,
+    TRAIN_TREE,
+    Tree,
+    choices,
+    search_path,
+    title,
+)
 
 MAIN = """\
 usage: prefopt COMMAND [key=value ...]
@@ -14,9 +24,10 @@ Train language models from preferences.
 commands:
   train    train a run, or go on with one               prefopt train recipe=quickstart
   sweep    how a sweep stands; go on with it             prefopt sweep status
-  pairs    make preference data: generate, score, select  prefopt pairs recipe=rso prompts=FILE policy=MODEL ...
+  pairs    make preference data for prompts              prefopt pairs recipe=rso prompts=FILE policy=MODEL
   data     show what would be trained on, row by row     prefopt data recipe=quickstart
   plan     what a run takes of memory, time and disk     prefopt plan recipe=simpo_llama3_instruct
+  rounds   loops: build data, train on it, once more     prefopt rounds recipe=iterative_dpo rounds=3
   losses   the methods; one method's equation, source    prefopt losses orpo
 
 options:
@@ -113,6 +124,23 @@ options:
   --config-dir DIR      a folder of your own recipes
 """
 
+ROUNDS = """\
+usage: prefopt rounds recipe=NAME [options] [rounds=N] [seed=N] [dir=FOLDER] [name=NAME] [inputs.NAME=VALUE ...]
+
+Run a loop, or go on with the one in its folder: commands that build data and train on it, round after round. What is
+done is not done again, however the loop ended; the same command with more rounds goes on after the last one.
+
+  prefopt rounds recipe=iterative_dpo rounds=3
+  prefopt rounds recipe=iterative_dpo inputs.policy=MODEL 'inputs.training=[optim.lr=5e-7, loss.beta=0.05]'
+
+options:
+  --dry-run           print every command of every round; write nothing
+  --config-dir DIR    a folder of your own recipes, in front of ./recipes and those of prefopt
+
+In the folder: round-2/STEP is the folder of a step, round-2/STEP.log its output, rounds.json what is done.
+exit codes: 0 done, 2 misuse, 1 a step failed, 75 stopped by a signal and saved (the same command goes on)
+"""
+
 LOSSES = """\
 usage: prefopt losses [NAME]
 
@@ -133,6 +161,11 @@ def train_help(config_dir: Path | None) -> str:
 def pairs_help(config_dir: Path | None) -> str:
     """`prefopt pairs --help`: with every recipe and stage."""
     return PAIRS + "\n" + _listing(PAIRS_TREE.groups, config_dir, PAIRS_TREE)
+
+
+def rounds_help(config_dir: Path | None) -> str:
+    """`prefopt rounds --help`: with every loop."""
+    return ROUNDS + "\n" + _listing(ROUNDS_TREE.groups, config_dir, ROUNDS_TREE)
 
 
 def _listing(groups: tuple[str, ...], config_dir: Path | None, tree: Tree = TRAIN_TREE) -> str:

@@ -25,6 +25,7 @@ class Tree:
 
 
 TRAIN_TREE = Tree("train", "", GROUPS)
+ROUNDS_TREE = Tree("rounds", "rounds", ("recipe",))
 PAIRS_TREE = Tree("pairs", "pairs", ("recipe", "generate", "score", "select"))
 
 START_GROUPS = ("hydra/launcher", "hydra/sweeper")

@@ -69,6 +69,7 @@ FLOORS = {
     "prefopt.show_data": 7,
     "prefopt.show_losses": 7,
     "prefopt.plan": 7,
+    "prefopt.rounds": 7,
     "prefopt.cli_help": 7,
     "prefopt.cli": 8,
     "prefopt.job": 8,

@@ -11,7 +11,9 @@ import pytest
 HEAVY = ("torch", "hydra", "omegaconf", "transformers", "datasets", "accelerate", "numpy")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["data", "--help"], ["losses"], ["losses", "dpo"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["data", "--help"], ["rounds", "--help"], ["losses"], ["losses", "dpo"]]
+)
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys\nfrom prefopt.cli import main\n"

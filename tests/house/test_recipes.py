@@ -13,13 +13,21 @@ from prefopt.config import compose
 from prefopt.engine_settings import FsdpSettings
 from prefopt.losses import default_settings, names
 from prefopt.recipe_files import GROUPS, choices, packaged, search_path, title
+from prefopt.rounds.check import check as check_loop
+from prefopt.rounds.compose import compose as compose_loop
+from prefopt.rounds.settings import RoundsSettings
+from prefopt.rounds.unfold import unfold
 from prefopt.settings import DataSettings, ModelSettings, OptimSettings, RunSettings, TrackerSettings
 
 FILES = sorted(packaged().rglob("*.yaml"))
+LOOPS = [file for file in FILES if file.is_relative_to(packaged() / "rounds")]
 CHOICES = [(group, name) for group in GROUPS for name in choices(group, search_path())]
 
 SECTIONS = {f.name for f in fields(RunSettings)}
 """Keys that need no comment in a recipe: the group's own file has one."""
+
+OF_A_LOOP = {f.name for f in fields(RoundsSettings)}
+"""The same of a loop: rounds.yaml has the comments, and each step and input one of its own."""
 
 BASES = [
     ("model/local.yaml", ModelSettings()),
@@ -56,6 +64,19 @@ def test_train_yaml_states_the_schemas_keys_and_defaults() -> None:
     assert stated == expected
 
 
+def test_rounds_yaml_states_the_schemas_keys_and_defaults() -> None:
+    assert yaml.safe_load((packaged() / "rounds/rounds.yaml").read_text(encoding="utf-8")) == asdict(RoundsSettings())
+
+
+@pytest.mark.parametrize("file", [f for f in LOOPS if f.parent.name == "recipe"], ids=name_of)
+def test_a_loop_names_its_source_and_its_commands_pass_the_checks(file: Path) -> None:
+    assert re.search(r"^# source: ", file.read_text(encoding="utf-8"), re.MULTILINE)
+    loop = compose_loop([f"recipe={file.stem}"])
+    commands = unfold(loop)
+    check_loop(loop, commands, None)
+    assert len(commands) == len(loop.before) + loop.settings.rounds * len(loop.steps) + len(loop.after)
+
+
 @pytest.mark.parametrize("method", names())
 def test_loss_file_states_the_methods_keys_and_defaults(method: str) -> None:
     stated = yaml.safe_load((packaged() / "loss" / f"{method}.yaml").read_text(encoding="utf-8"))
@@ -81,9 +102,9 @@ def test_every_key_has_a_comment(file: Path) -> None:
             in_defaults = line.startswith("defaults:")
         if key is None or in_defaults or line.lstrip().startswith("#"):
             continue
-        is_section = (
-            line.rstrip().endswith(":") and not key.group(1) and key.group(2) in {f.name for f in fields(RunSettings)}
-        )
+        sections = OF_A_LOOP if file in LOOPS else SECTIONS
+        is_section = line.rstrip().endswith(":") and not key.group(1) and key.group(2) in sections
+        is_section |= file in LOOPS and key.group(2) in ("run", "with")  # of a step, which has a comment
         above = lines[number - 1].lstrip() if number else ""
         assert is_section or above.startswith("#") or "  #" in line, f"{name_of(file)}:{number + 1}: {line.strip()}"
 

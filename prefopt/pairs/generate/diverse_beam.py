@@ -55,9 +55,7 @@ class DiverseBeam:
         from prefopt.pairs.beams import Searching, search
         from prefopt.pairs.policies import Answering, open_policy
 
-        def answer(
-            asked: Answering, number: int, prompts: list[list[int]], keys: list[str]
-        ) -> list[list[tuple[list[int], bool]]]:
+        def answer(asked: Answering, number: int, prompts: list[list[int]], keys: list[str]) -> list[list[Said]]:
             how = Searching(
                 self.groups,
                 self.beams,

@@ -53,9 +53,7 @@ class Sample:
         from prefopt.pairs.policies import Answering, open_policy
         from prefopt.pairs.sampling import Drawing, sample, uniforms_of
 
-        def answer(
-            asked: Answering, number: int, prompts: list[list[int]], keys: list[str]
-        ) -> list[list[tuple[list[int], bool]]]:
+        def answer(asked: Answering, number: int, prompts: list[list[int]], keys: list[str]) -> list[list[Said]]:
             drawing = Drawing(self.temperature, self.top_k, self.top_p, self.max_new_tokens, asked.ends)
             uniforms = uniforms_of(place.settings.seed, number, keys, self.max_new_tokens)
             with asked.lanes() as lanes:
