@@ -16,7 +16,7 @@ _STAND_IN = "demo://manners/base"
 
 
 def check(loop: Loop, commands: Sequence[Command], config_dir: Path | None) -> None:
-    """Refuse words that are the loop's, cannot be read, or that `prefopt train` would refuse at once.
+    """Refuse words that are the loop's, cannot be read, or that their command would refuse at once.
 
     Of rounds that differ in paths and numbers alone the first is composed; the others are read.
 
@@ -24,16 +24,19 @@ def check(loop: Loop, commands: Sequence[Command], config_dir: Path | None) -> N
     """
     from prefopt.checks import check as check_run
     from prefopt.config import compose
+    from prefopt.pairs_config import compose_pairs
 
     for command in commands:
         where = f"{loop.shown}: step {command.step.name}"
         for word in command.words:
             _check_word(word, command, where)
-        if command.step.run != "train" or (command.round or 1) > 1:
+        if (command.round or 1) > 1:
             continue
         try:
-            run = compose(overrides_of(command, loop), config_dir)
-            check_run(_with_stand_ins(run, command.reads))
+            if command.step.run == "pairs":
+                compose_pairs(overrides_of(command, loop), config_dir)
+            else:
+                check_run(_with_stand_ins(compose(overrides_of(command, loop), config_dir), command.reads))
         except UserError as error:
             raise UserError(f"{where}: {error.message}", error.hint) from None
 
