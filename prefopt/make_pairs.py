@@ -34,6 +34,7 @@ from prefopt.pairs.folder import (
 )
 from prefopt.pairs.places import real
 from prefopt.pairs.prompts import read_prompts
+from prefopt.pairs.registry import make_stage
 from prefopt.pairs.settings import PairsSettings
 from prefopt.pairs.stages import LeftOut
 from prefopt.pairs_config import PairsComposition, deciding
@@ -140,7 +141,8 @@ def _prompts(settings: PairsSettings) -> _Prompts:
     """Read the prompts, and leave out those that come again or that must not be trained on."""
     contamination = Contamination([real(path, "avoid") for path in settings.avoid])
     kept, left_out = [], []
-    for found in read_prompts(real(settings.prompts, "prompts"), settings.split, settings.limit):
+    with_responses = make_stage("generate", settings.generate).works_on_responses
+    for found in read_prompts(real(settings.prompts, "prompts"), settings.split, settings.limit, with_responses):
         if isinstance(found, Example) and (overlap := contamination(found)) is not None:
             found = LeftOut(found.id, "also an evaluation prompt", str(overlap))
         if isinstance(found, Example):

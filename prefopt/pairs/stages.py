@@ -78,9 +78,14 @@ class Selected(NamedTuple):
 
 
 class Generate(Protocol):
-    """Candidates for prompts. needs_policy: whether `policy=` must be given."""
+    """Candidates for prompts.
+
+    needs_policy: whether `policy=` must be given. works_on_responses: whether the responses of the file are what it
+    works on, so that a prompt may come again with others.
+    """
 
     needs_policy: ClassVar[bool]
+    works_on_responses: ClassVar[bool]
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Generated]]:
         """The function that answers the prompts of a chunk, in their order.

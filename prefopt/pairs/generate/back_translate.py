@@ -34,6 +34,7 @@ class BackTranslate:
     stop: list[str] = field(default_factory=list)
 
     needs_policy: ClassVar[bool] = True
+    works_on_responses: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self._sampling()

@@ -37,6 +37,7 @@ class DiverseBeam:
     given: str = one_of("keep", "drop")
 
     needs_policy: ClassVar[bool] = True
+    works_on_responses: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if min(self.groups, self.beams, self.max_new_tokens) < 1:

@@ -17,6 +17,7 @@ class Given:
     """The responses of the file, with their scores, are the candidates. Prompts without any are left out."""
 
     needs_policy: ClassVar[bool] = False
+    works_on_responses: ClassVar[bool] = True
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Generated]]:
         """Nothing is loaded."""

@@ -38,6 +38,7 @@ class Sample:
     given: str = one_of("drop", "keep")
 
     needs_policy: ClassVar[bool] = True
+    works_on_responses: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.max_new_tokens < 1:

@@ -43,6 +43,7 @@ class FromServer(ServerSettings):
     max_new_tokens: int = 512
     stop: list[str] = field(default_factory=list)
     needs_policy: ClassVar[bool] = False
+    works_on_responses: ClassVar[bool] = False
     own_fields: ClassVar[Mapping[str, str]] = {
         "messages": "prefopt",
         "prompt": "prefopt",

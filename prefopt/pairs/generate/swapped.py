@@ -27,6 +27,7 @@ class Swapped:
     is_chat: bool = False
 
     needs_policy: ClassVar[bool] = False
+    works_on_responses: ClassVar[bool] = True
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Generated]]:
         """Nothing is loaded."""

@@ -39,6 +39,7 @@ class FromVllm:
     stop: list[str] = field(default_factory=list)
     memory: float = 0.9
     needs_policy: ClassVar[bool] = True
+    works_on_responses: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_sampling(self.n, self.temperature, self.top_p, self.max_new_tokens, self.stop)
