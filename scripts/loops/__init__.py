@@ -1,0 +1,1 @@
+"""Whole loops on small models: what docs/experiments.md reports (`scripts/run_loops.py`)."""
