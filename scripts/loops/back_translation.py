@@ -8,6 +8,7 @@ from pathlib import Path
 from loops.measure import answer, prefopt
 
 ROUNDS = 2
+JUDGE = "prefopt.demo.manners"
 NUM_SEED_ROWS = 48
 ASKED = ["prompts=demo://manners/heldout.jsonl", "generate.n=16", "generate.max_new_tokens=24"]
 
@@ -26,6 +27,7 @@ def run(folder: Path, seed: int) -> dict[str, dict[str, float]]:
             f"seed={seed}",
             f"inputs.seed_rows={seeds}",
             f"inputs.texts={texts}",
+            "inputs.backward_training=[optim.lr=1e-3, train.epochs=40]",
         ],
         folder / "loop.log",
     )
@@ -38,10 +40,8 @@ def run(folder: Path, seed: int) -> dict[str, dict[str, float]]:
     found = {}
     for name, model in models.items():
         place = folder / f"answers-{name.replace(' ', '-')}"
-        judged = answer(model, place, ASKED, "prefopt.demo.manners:utility", None, seed)
-        right = answer(
-            model, place.with_name(f"{place.name}-right"), ASKED, "prefopt.demo.manners:rightness", None, seed
-        )
+        judged = answer(model, place, ASKED, f"{JUDGE}:utility", None, seed)
+        right = answer(model, place.with_name(f"{place.name}-right"), ASKED, f"{JUDGE}:rightness", None, seed)
         found[name] = {"utility (-1 to 3)": judged.mean, "right": right.mean}
     return found
 

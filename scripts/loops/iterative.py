@@ -37,7 +37,8 @@ def run(folder: Path, seed: int) -> dict[str, dict[str, float]]:
             f"inputs.prompts={stories.train}",
             f"inputs.heldout={stories.heldout}",
             "inputs.judge=[score=python, 'score.function=happiness:happiness']",
-            "inputs.sampling=[generate=sample, generate.n=8, generate.max_new_tokens=80, generate.unfinished=keep, limit=400]",
+            "inputs.sampling=[generate=sample, generate.n=8, generate.max_new_tokens=80, generate.unfinished=keep,"
+            " limit=400]",
             "inputs.training=[loss.beta=0.1, optim.lr=2e-4, train.epochs=2, train.batch_size=32, data.max_length=192,"
             " launch.device=cpu, launch.num_processes=1, train.eval_every=never]",
         ],

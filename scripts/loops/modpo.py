@@ -29,10 +29,10 @@ class Loop:
         self.folder, self.seed = folder, seed
         folder.mkdir(parents=True, exist_ok=True)
 
-    def pairs(self, name: str, first: str, *more: str) -> Path:
-        """Pairs of the demo's answers by one judge. more: words."""
+    def pairs(self, name: str, judge: str) -> Path:
+        """Pairs of the demo's answers by one judge."""
         out = self.folder / name
-        words = [*GIVEN, "score=python", f"score.function={first}", *more, f"out={out}"]
+        words = [*GIVEN, "score=python", f"score.function={judge}", f"out={out}"]
         prefopt(["pairs", *words], self.folder / f"{name}.log")
         return out / "pairs.jsonl"
 
@@ -47,27 +47,23 @@ class Loop:
         """How right and how polite its answers to held-out questions are."""
         place = self.folder / f"answers-{name}"
         right = answer(str(model), place, ASKED, f"{JUDGE}:rightness", None, self.seed)
-        polite = answer(
-            str(model), place.with_name(f"{place.name}-polite"), ASKED, f"{JUDGE}:politeness", None, self.seed
-        )
+        again = place.with_name(f"{place.name}-polite")
+        polite = answer(str(model), again, ASKED, f"{JUDGE}:politeness", None, self.seed)
         return right.mean, polite.mean
 
 
 def run(folder: Path, seed: int) -> dict[str, dict[str, float]]:
     """The points of each front, and what each front is worth."""
     loop = Loop(folder, seed)
-    by_right = loop.pairs(
-        "by-right", f"{JUDGE}:rightness", f"margins=[{{name: python, function: '{JUDGE}:politeness'}}]"
-    )
+    prefopt(["rounds", "recipe=modpo_front", f"dir={folder / 'loop'}", f"seed={seed}"], folder / "loop.log")
+    by_right = folder / "loop/before/by_first/pairs.jsonl"
     by_polite = loop.pairs("by-polite", f"{JUDGE}:politeness")
     right, polite = loop.train("dpo-right", by_right, "loss=dpo"), loop.train("dpo-polite", by_polite, "loss=dpo")
     ranker = loop.train("reward-polite", by_polite, "loss=reward_bt", "optim.lr=1e-3")
-    column = "data.margins=[{kind: column, name: python}]"
     fronts: dict[str, dict[str, tuple[float, float]]] = {"MODPO": {}, "weighted-sum DPO": {}, "soups": {}}
     for weight in WEIGHTS:
-        weights = f"loss.weights=[{weight},{round(1 - weight, 1)}]"
         name = f"{weight:.1f}"
-        model = loop.train(f"modpo-{name}", by_right, "loss=modpo", weights, column)
+        model = folder / f"loop/round-1/w{round(weight * 10)}/model"
         fronts["MODPO"][name] = loop.point(f"modpo-{name}", model)
         summed = loop.pairs(f"by-sum-{name}", f"judges:weighted_{round(weight * 10)}")
         model = loop.train(f"dpo-sum-{name}", summed, "loss=dpo")
@@ -80,13 +76,10 @@ def run(folder: Path, seed: int) -> dict[str, dict[str, float]]:
     }
     for front, points in fronts.items():
         found[f"{front}, hypervolume"] = {"area": hypervolume(list(points.values()))}
-    sources = {
-        "reward model": f"[{{kind: reward, path: {ranker}}}]",
-        "implicit": f"[{{kind: implicit, path: {polite}}}]",
-    }
-    for source, margins in sources.items():
+    sources = {"reward model": f"kind: reward, path: {ranker}", "implicit": f"kind: implicit, path: {polite}"}
+    for source, margin in sources.items():
         place = f"modpo-{source.split()[0]}"
-        model = loop.train(place, by_right, "loss=modpo", "loss.weights=[0.5,0.5]", f"data.margins={margins}")
+        model = loop.train(place, by_right, "loss=modpo", "loss.weights=[0.5,0.5]", f"data.margins=[{{{margin}}}]")
         x, y = loop.point(place, model)
         found[f"MODPO, weight 0.5, margin from {source}"] = {"right": x, "polite - rude": y}
     return found
