@@ -31,7 +31,7 @@ def run(folder: Path, seed: int) -> dict[str, dict[str, float]]:
             f"inputs.heldout={stories.heldout}",
             "inputs.sft_training=[optim.lr=1e-3, train.epochs=2]",
             "inputs.reward_training=[optim.lr=1e-3]",
-            "inputs.training=[optim.lr=2e-4, train.epochs=2]",
+            "inputs.training=[optim.lr=2e-4, train.epochs=10, train.max_steps=50]",
             f"inputs.sampling={SAMPLING}",
             f"inputs.common={COMMON}",
         ],
