@@ -3,7 +3,8 @@
     python scripts/run_loops.py rso [--seeds 1 2 3] [--jobs 2] [--out loops]
 
 rso: SFT, a reward model, rejection-sampled pairs and tournaments, a policy by each loss. rrhf: four ways to make
-candidates, two iterations each. modpo: a front of weights, beside weighted-sum DPO and interpolated weights.
+candidates, two iterations each. modpo: a front of weights, beside weighted-sum DPO and interpolated weights;
+modpo_three: three objectives that people rated.
 back_translation, iterative_dpo: rounds. What is there already in --out is not made again. Needs ../shared/data and
 ../shared/models for what runs on stories; the rest runs on the demo.
 """
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean, stdev
 
-from loops import back_translation, iterative, modpo, rrhf, rso
+from loops import back_translation, iterative, modpo, modpo_three, rrhf, rso
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +27,7 @@ LOOPS: dict[str, Callable[[Path, int], dict[str, dict[str, float]]]] = {
     "rso": rso.run,
     "rrhf": rrhf.run,
     "modpo": modpo.run,
+    "modpo_three": modpo_three.run,
     "back_translation": back_translation.run,
     "iterative_dpo": iterative.run,
 }
