@@ -56,7 +56,7 @@ class Answers:
                 example = examples[place]
                 for number, (tokens, stopped) in enumerate(answers):
                     text = asked.decode(prompt, tokens, example.is_chat)
-                    why = self._refused(example.id, text, tokens, stopped)
+                    why = self._refused(asked, example, text, tokens, stopped)
                     if why is None:
                         source = {"policy": asked.name, "sample": number, "tokens": len(tokens), "stopped": stopped}
                         candidates[place].append(Candidate(text, source=source))
@@ -75,11 +75,17 @@ class Answers:
             made.append(Generated(whole, tuple(lost)))
         return made
 
-    def _refused(self, prompt: str, text: str, tokens: list[int], stopped: bool) -> LeftOut | None:
+    def _refused(
+        self, asked: Answering, example: Example, text: str, tokens: list[int], stopped: bool
+    ) -> LeftOut | None:
         if not text.strip():
-            return LeftOut(prompt, "empty answer", f"{len(tokens)} tokens", text)
+            return LeftOut(example.id, "empty answer", f"{len(tokens)} tokens", text)
         if not stopped and self.unfinished == "drop":
-            return LeftOut(prompt, "answer not finished", f"cut after {len(tokens)} tokens", text)
+            return LeftOut(example.id, "answer not finished", f"cut after {len(tokens)} tokens", text)
+        if special := asked.unwritable(tokens, example.is_chat):
+            words = ", ".join(dict.fromkeys(special))
+            detail = f"{words}; where that ends an answer: generate.stop"
+            return LeftOut(example.id, "special tokens within the answer", detail, text)
         return None
 
 
