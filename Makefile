@@ -10,8 +10,8 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 # DeepSpeed looks for ninja on the PATH.
 TEST := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install quickstart test test-all test-ci test-distributed test-faults test-gpu check oracles mutations fuzz-rows bench \
-	bench-gpu wheel clean
+.PHONY: help install quickstart test test-all test-ci test-distributed test-faults test-pairs-faults test-gpu check oracles mutations \
+	fuzz-rows bench bench-gpu wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ test-distributed: install ## every engine on one and two ranks, another world, s
 N ?= 100
 test-faults: install ## N attacks on each promise of reliability (make test-faults N=100): kills, deaths inside saves, signals
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --attacks $(N) --json faults.json
+
+test-pairs-faults: install ## kills prefopt pairs N times (make test-pairs-faults N=100) and compares what it makes after all
+	OMP_NUM_THREADS=1 $(BIN)/python tests/pairs/pairs_campaign.py --kills $(N)
 
 test-gpu: install ## the tests that need a GPU, one after the other; bitsandbytes' own skip where it is not installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m gpu -rs

@@ -11,30 +11,30 @@ from pathlib import Path
 from prefopt.durable import write_text
 from prefopt.errors import RunError
 
-FREE_SPACE = "free some space and give the same command again: it goes on from the last checkpoint"
-GO_ON = "once the disk can be written again, the same command goes on from the last checkpoint"
+FREE_SPACE = "free some space and give the same command again: it goes on from what is saved"
+GO_ON = "once the disk can be written again, the same command goes on from what is saved"
 
 _SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TROUBLE = (*_SPACE, errno.EROFS, errno.EIO, errno.ESTALE)
 """What a disk or a file system says that has failed, and not a name that somebody got wrong."""
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all.
+def write_whole(path: Path, text: str, key: str = "dir") -> None:
+    """Write a file so that it is there whole or not at all. key: the setting that names another place.
 
     Raises: RunError where it cannot be written; an older file of that name is untouched.
     """
     try:
         write_text(path, text)
     except OSError as error:
-        raise unwritten(path, error) from None
+        raise unwritten(path, error, key) from None
 
 
-def unwritten(path: Path, error: BaseException) -> RunError:
-    """The error to raise where `path` could not be written, in the words of the system."""
+def unwritten(path: Path, error: BaseException, key: str = "dir") -> RunError:
+    """The error to raise where `path` could not be written, in the words of the system. key: as of `write_whole`."""
     said, number = disk_error(error)
     first = "free some space" if number in _SPACE else "see to that disk"
-    hint = f"{first} and give the same command again, or take another place by dir=FOLDER"
+    hint = f"{first} and give the same command again, or take another place by {key}=FOLDER"
     return RunError(f"{path} cannot be written: {said or error}", hint)
 
 

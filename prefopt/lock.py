@@ -80,7 +80,7 @@ def locked(folder: Path) -> Iterator[Lock]:
         be written.
     """
     lock = Lock(folder)
-    with _alone(folder):
+    with alone_in(folder):
         held = _read_lock(folder)
         if held is not None and (alive := _living_owner(held, folder)):
             raise UserError(
@@ -121,8 +121,11 @@ def is_alive(process: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """No other start reads or takes the lock file meanwhile, as far as the file system's own locks reach."""
+def alone_in(folder: Path) -> Iterator[None]:
+    """No other start is in here meanwhile; whoever comes waits. As far as the file system's own locks reach.
+
+    Raises: RunError where the folder is gone.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:  # another start made it, came to nothing, and took it away again

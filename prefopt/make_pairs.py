@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefopt import __version__, durable
-from prefopt.disk import write_whole
+from prefopt.disk import unwritten, write_whole
 from prefopt.durable import clear_drafts
 from prefopt.errors import UserError
+from prefopt.lock import alone_in
 from prefopt.manifest import start_record
 from prefopt.model.files import adapter_folder, adapters_fingerprint, base_of, fingerprint, model_folder
 from prefopt.pairs.contamination import Contamination
@@ -38,7 +39,7 @@ from prefopt.pairs.registry import make_stage
 from prefopt.pairs.settings import PairsSettings
 from prefopt.pairs.stages import LeftOut
 from prefopt.pairs_config import PairsComposition, deciding
-from prefopt.pairs_workers import run_workers, shard_of
+from prefopt.pairs_workers import run_workers, shard_of, stoppable
 from prefopt.records import Example, example_to_json
 from prefopt.run_folder import read_json
 
@@ -49,9 +50,14 @@ _OURS = (PROMPTS, NOT_PROMPTS, SETTINGS)
 def make_pairs(composition: PairsComposition, words: list[str], dry_run: bool = False) -> int:
     """Make, or go on with, the folder of these settings; the exit code. dry_run: check all of it and write nothing.
 
-    Raises: UserError or RunError for what keeps it from starting; then nothing new is left behind.
+    Raises: UserError or RunError for what keeps it from starting; then nothing new is left behind. UserError with exit
+        code 75 where a signal asked it to stop.
     """
-    settings = composition.settings
+    with stoppable():
+        return _make(composition.settings, words, dry_run)
+
+
+def _make(settings: PairsSettings, words: list[str], dry_run: bool) -> int:
     shard = shard_of(settings.shard)
     path = Path(settings.out)
     about = {"settings": deciding(settings), "models": _fingerprints(settings)}
@@ -64,14 +70,23 @@ def make_pairs(composition: PairsComposition, words: list[str], dry_run: bool = 
         numbers = prompts.kept.count("\n"), prompts.left_out.count("\n")
         print(f"prefopt: {path}: {numbers[0]} prompts, {numbers[1]} left out; nothing is written")
         return 0
-    durable.make_folder(path)
-    if not (path / MANIFEST).exists():
-        clear_drafts(path)
-        for name, text in ((PROMPTS, prompts.kept), (NOT_PROMPTS, prompts.left_out)):
-            write_whole(path / name, text)
-        write_whole(path / SETTINGS, settings_text(settings))
-        started = start_record(["prefopt", "pairs", *words], {"version": __version__})
-        write_whole(path / MANIFEST, json.dumps({**about, "prompts": prompts.digest, "start": started}, indent=2))
+    try:
+        durable.make_folder(path)
+    except OSError as error:
+        raise unwritten(path, error, "out") from None
+    with alone_in(path):  # shards may start at once
+        _state(path, about)
+        _check_same_prompts(path, prompts.digest)
+        if not (path / MANIFEST).exists():
+            clear_drafts(path)
+            started = start_record(["prefopt", "pairs", *words], {"version": __version__})
+            for name, text in (
+                (PROMPTS, prompts.kept),
+                (NOT_PROMPTS, prompts.left_out),
+                (SETTINGS, settings_text(settings)),
+                (MANIFEST, json.dumps({**about, "prompts": prompts.digest, "start": started}, indent=2)),
+            ):
+                write_whole(path / name, text, "out")
     folder = Folder(path, settings)
     code = run_workers(folder, shard)
     if code:
@@ -81,7 +96,9 @@ def make_pairs(composition: PairsComposition, words: list[str], dry_run: bool = 
         return 0
     from prefopt.pairs.finish import finish
 
-    _tell(finish(folder, about["models"], prompts.evaluations), path, "is done")
+    with alone_in(path):  # they may end at once, too
+        clear_drafts(path)  # of one that was killed here
+        _tell(finish(folder, about["models"], prompts.evaluations), path, "is done")
     return 0
 
 
@@ -114,11 +131,15 @@ def _state(path: Path, about: Mapping[str, Any]) -> bool:
             raise UserError(f"{path} is no folder of prefopt pairs: it holds {foreign[0]}", "another place: out=FOLDER")
         return False
     found = read_json(path / MANIFEST) or {}
+    if not isinstance(found.get("settings"), dict) or not isinstance(found.get("models"), dict):
+        raise UserError(
+            f"{path} is no folder of prefopt pairs: its {MANIFEST} is another's", "another place: out=FOLDER"
+        )
     differ = [
-        f"{key}.{name}: {found.get(key, {}).get(name)} -> {about[key].get(name)}"
+        f"{key}.{name}: {found[key].get(name)} -> {about[key].get(name)}"
         for key in ("settings", "models")
-        for name in sorted(found.get(key, {}).keys() | about[key].keys())
-        if found.get(key, {}).get(name) != about[key].get(name)
+        for name in sorted(found[key].keys() | about[key].keys())
+        if found[key].get(name) != about[key].get(name)
     ]
     if differ:
         raise UserError(
@@ -160,7 +181,7 @@ def _prompts(settings: PairsSettings) -> _Prompts:
 def _check_same_prompts(path: Path, digest: str) -> None:
     """Raises: UserError where the folder was begun with other prompts."""
     found = read_json(path / MANIFEST)
-    if found is not None and found["prompts"] != digest:
+    if found is not None and found.get("prompts") != digest:
         raise UserError(f"{path} was begun with other prompts; it is left as it is", "restore the file, or out=FOLDER")
 
 

@@ -62,9 +62,9 @@ def compose_pairs(overrides: list[str], config_dir: Path | None = None) -> Pairs
         generate, score, select = (typed(kind, getattr(settings, kind)) for kind in KINDS)
         margins = [typed("score", margin, f"margins.{n}") for n, margin in enumerate(settings.margins)]
         settings = replace(settings, generate=generate, score=score, select=select, margins=margins)
+        check_pairs(settings)
     except SettingsError as error:
         raise UserError(f"{error.message} ({origin_of(error.key, merged.origins)})", error.hint) from None
-    _check_policy(settings.policy)
     recipe = merged.choices["recipe"]
     if recipe and set_by("name", merged.origins) == "pairs.yaml":
         settings = replace(settings, name=recipe.split("/")[-1])
@@ -72,7 +72,6 @@ def compose_pairs(overrides: list[str], config_dir: Path | None = None) -> Pairs
         settings = replace(settings, out=f"pairs/{settings.name}-{identity(settings)}")
     for key, value in leaves(asdict(settings)):
         refuse_secret(f"{key} ({set_by(key, merged.origins)})", value)
-    check_pairs(settings)
     origins = {key: set_by(key, merged.origins) for key, _ in leaves(asdict(settings))}
     return PairsComposition(settings, origins, tuple(merged.notes))
 
@@ -91,42 +90,46 @@ def identity(settings: PairsSettings) -> str:
 def check_pairs(settings: PairsSettings) -> None:
     """Refuse what is missing, out of range, or has no effect.
 
-    Raises: UserError naming the key.
+    Raises: SettingsError for a value; UserError naming the key that has none.
     """
+    if "/" in settings.name or settings.name in ("", ".", ".."):
+        raise SettingsError("name", f"{settings.name!r} is no name but a path", "another place: out=FOLDER")
+    _check_policy(settings.policy)
     if not settings.prompts:
         raise UserError("prompts: no file is given", "prompts=FILE: rows with a prompt, as prefopt train reads them")
     for key in ("chunk_size", "tokens_per_batch", "max_prompt_tokens"):
         if getattr(settings, key) < 1:
-            raise UserError(f"{key} must be 1 or more, not {getattr(settings, key)}")
+            raise SettingsError(key, f"must be 1 or more, not {getattr(settings, key)}")
     for optional in ("limit", "num_processes"):
         value = getattr(settings, optional)
         if value is not None and value < 1:
-            raise UserError(f"{optional} must be 1 or more, not {value}", f"{optional}=null: as many as there are")
-    scorers = [settings.score, *settings.margins]
+            raise SettingsError(optional, f"must be 1 or more, not {value}", f"{optional}=null: as many as there are")
+    scorers = {"score": settings.score, **{f"margins.{n}": margin for n, margin in enumerate(settings.margins)}}
     users: dict[str, list[str]] = {key: [] for key in MODELS}
     if make_stage("generate", settings.generate).needs_policy:
         users["policy"].append(f"generate={settings.generate['name']}")
-    for scorer in scorers:
-        for key in make_stage("score", scorer).uses:
-            users[key].append(f"score={scorer['name']}")
+    for where, scorer in scorers.items():
+        for key in make_stage("score", scorer, where).uses:
+            users[key].append(f"{where}={scorer['name']}")
     for key in MODELS:
         if users[key] and not getattr(settings, key):
             raise UserError(f"{key}: no model is given, and {users[key][0]} uses it", f"{key}=FOLDER or a hub name")
         if getattr(settings, key) and not users[key]:
-            raise UserError(
-                f"{key}={getattr(settings, key)} has no effect: no stage uses it (generate={settings.generate['name']},"
+            raise SettingsError(
+                key,
+                f"{getattr(settings, key)} has no effect: no stage uses it (generate={settings.generate['name']},"
                 f" score={settings.score['name']})",
                 "leave it out, or choose a stage that does",
             )
 
 
 def _check_policy(policy: Any) -> None:
-    """Raises: UserError where it is neither a text nor a list of different texts."""
+    """Raises: SettingsError where it is neither a text nor a list of different texts."""
     several = policy if isinstance(policy, list) else [policy]
-    if not all(isinstance(path, str) for path in several):
-        raise UserError(f"policy: expected a model's folder or hub name, or a list of them, got {policy!r}")
+    if not all(isinstance(path, str) and (path or policy == "") for path in several):
+        raise SettingsError("policy", f"expected a model's folder or hub name, or a list of them, got {policy!r}")
     if len(set(several)) < len(several):
-        raise UserError(f"policy: {policy!r} names a model twice", "generate.n=N asks one model for more answers")
+        raise SettingsError("policy", f"{policy!r} names a model twice", "generate.n=N asks one model for more answers")
 
 
 def _check_key(key: str, stages: dict[str, str]) -> None:

@@ -8,45 +8,88 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from prefopt.errors import RunError, UserError
+from prefopt.lifetime import die_with_parent
 from prefopt.pairs.folder import Folder, settings_text
 from prefopt.ranks import num_cores, visible_gpus
 
 STOPPED = 75
 """Exit code: stopped by a signal; the same command goes on."""
 
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
 
 def shard_of(said: str | None) -> tuple[int, int]:
     """Which part of how many this start does.
 
-    Raises: UserError for anything but K/N, and for slurm outside of an array or a step.
+    Raises: UserError for anything but K/N, and for slurm outside of an array or a step, or in an array with gaps.
     """
     if said is None:
         return 0, 1
     if said == "slurm":
-        task, first = os.environ.get("SLURM_ARRAY_TASK_ID"), os.environ.get("SLURM_ARRAY_TASK_MIN", "0")
-        if task is not None:
-            step = int(os.environ.get("SLURM_ARRAY_TASK_STEP", "1"))
-            return (int(task) - int(first)) // step, int(os.environ["SLURM_ARRAY_TASK_COUNT"])
-        if "SLURM_PROCID" in os.environ:
-            return int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
-        raise UserError(
-            "shard=slurm: this is neither a task of a job array nor of a step", "sbatch --array=0-3, or srun"
-        )
-    found = re.fullmatch(r"(\d+)/(\d+)", said)
+        return _shard_of_slurm()
+    found = re.fullmatch(r"([0-9]+)/([0-9]+)", said)
     if found is None or not int(found[1]) < int(found[2]):
         raise UserError(f"shard={said}: expected K/N with K from 0 to N - 1", "shard=0/4 to shard=3/4, or shard=slurm")
     return int(found[1]), int(found[2])
 
 
-def run_workers(folder: Folder, shard: tuple[int, int]) -> int:
-    """Do this start's part by processes of their own; 0, 75 where a signal stopped them, or the exit code of a failure.
+def _shard_of_slurm() -> tuple[int, int]:
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    if task is None and "SLURM_PROCID" in os.environ:
+        return int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
+    if task is None:
+        raise UserError(
+            "shard=slurm: this is neither a task of a job array nor of a step", "sbatch --array=0-3, or srun"
+        )
+    first, last = (int(os.environ.get(f"SLURM_ARRAY_TASK_{end}", task)) for end in ("MIN", "MAX"))
+    step, count = int(os.environ.get("SLURM_ARRAY_TASK_STEP", "1")), int(os.environ["SLURM_ARRAY_TASK_COUNT"])
+    if (last - first) // step + 1 != count:
+        raise UserError(
+            f"shard=slurm: the job array has {count} tasks from {first} to {last}: which part is whose, cannot be told",
+            f"sbatch --array=0-{count - 1}, or shard=K/N",
+        )
+    return (int(task) - first) // step, count
 
-    Raises: RunError where one was killed; UserError for device=cuda without a GPU.
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Meanwhile a signal that asks to stop ends this start with exit code 75, wherever it is; once more does nothing.
+
+    Raises: UserError where one came.
+    """
+    was_asked = False
+
+    def heed(number: int, _frame: FrameType | None) -> None:
+        nonlocal was_asked
+        if not was_asked:
+            was_asked = True
+            raise _stopped(number)
+
+    previous = {number: signal.signal(number, heed) for number in _STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _stopped(number: int) -> UserError:
+    name = signal.Signals(number).name
+    return UserError(f"stopped by {name}", "the same command goes on from what is there", STOPPED)
+
+
+def run_workers(folder: Folder, shard: tuple[int, int]) -> int:
+    """Do this start's part by processes of their own; 0, or the exit code of one that failed and has said why.
+
+    Raises: RunError where one was killed; UserError with exit code 75 where a signal stopped them, and for device=cuda
+        without a GPU.
     """
     settings = folder.settings
     if folder.is_judged:
@@ -59,7 +102,7 @@ def run_workers(folder: Folder, shard: tuple[int, int]) -> int:
     with _Workers() as workers:
         for number in range(count):
             device = f"cuda:{number % len(gpus)}" if gpus else "cpu"
-            part = [str(shard[0] * count + number), str(shard[1] * count)]
+            part = [str(place) for place in (*shard, number, count)]
             command = [sys.executable, "-m", "prefopt.pairs", str(folder.path), *part, device]
             workers.start(command, settings_text(settings), threads)
         return workers.wait()
@@ -74,7 +117,8 @@ class _Workers:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> _Workers:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        # Not an error right away, as in `stoppable`: it might come between the start of a process and our note of it.
+        for number in _STOPS:
             self._previous[number] = signal.signal(number, self._heed)
         return self
 
@@ -85,7 +129,13 @@ class _Workers:
 
     def start(self, command: list[str], settings: str, added: dict[str, str]) -> None:
         """Start a process and give it its settings."""
-        process = subprocess.Popen(command, env={**added, **os.environ}, stdin=subprocess.PIPE, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            env={**added, **os.environ},
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=partial(die_with_parent, os.getpid()),  # before it can outlive a command that is killed now
+        )
         self._processes.append(process)
         assert process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended: `wait` says how
@@ -93,24 +143,26 @@ class _Workers:
             process.stdin.close()
 
     def wait(self) -> int:
-        """The exit code: 0, 75 where a signal stopped them, or that of the first that failed."""
-        while any(process.poll() is None for process in self._processes):
-            if self._signal is not None or any(process.poll() for process in self._processes):
-                break
+        """0, or the exit code of the first that failed. Raises: as `run_workers`."""
+        failed = 0
+        while not failed and self._signal is None and any(process.poll() is None for process in self._processes):
             time.sleep(0.05)
+            failed = self._first_failure()
+        failed = failed or self._first_failure()
         self._end()
-        if self._signal is not None:
-            name = signal.Signals(self._signal).name
-            print(f"prefopt: stopped by {name}; the same command goes on from what is there", file=sys.stderr)
-            return STOPPED
-        codes = [process.returncode for process in self._processes if process.returncode not in (0, -signal.SIGTERM)]
-        killed = next((code for code in codes if code < 0), None)
-        if killed is not None:
+        # A batch system tells all processes of a job, and a worker may hear of it first.
+        stopped = self._signal or (-failed if -failed in _STOPS else None)
+        if stopped is not None:
+            raise _stopped(stopped)
+        if failed < 0:
             raise RunError(
-                f"a process was ended by {signal.Signals(-killed).name} (SIGKILL is often the system, out of memory)",
+                f"a process was ended by {signal.Signals(-failed).name} (SIGKILL is often the system, out of memory)",
                 "the same command goes on from what is there; tokens_per_batch=N holds less at a time",
             )
-        return codes[0] if codes else 0
+        return failed
+
+    def _first_failure(self) -> int:
+        return next((code for process in self._processes if (code := process.poll())), 0)
 
     def _heed(self, number: int, _frame: FrameType | None) -> None:
         self._signal = self._signal or number

@@ -1,4 +1,4 @@
-"""python -m prefopt.pairs FOLDER NUMBER OF DEVICE: one process. Reads its settings from stdin, and the folder."""
+"""python -m prefopt.pairs FOLDER SHARD SHARDS NUMBER OF DEVICE: one process. Reads its settings from stdin."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from prefopt.pairs.folder import Folder
 from prefopt.pairs.settings import PairsSettings
 
 
-def main(settings: PairsSettings, path: Path, number: int, of: int, device: str) -> int:
-    """The exit code. What is a user's fault, or a disk's, is said in one sentence on stderr."""
+def main(settings: PairsSettings, path: Path, share: tuple[int, int, int, int], device: str) -> int:
+    """The exit code. What is a user's fault, or a disk's, is said in one sentence on stderr. share: as of `Share`."""
     warnings.filterwarnings("ignore", module="torch|transformers")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from prefopt.pairs.stages import Place
@@ -27,11 +27,12 @@ def main(settings: PairsSettings, path: Path, number: int, of: int, device: str)
     from prefopt.train.quiet import quiet_libraries
 
     quiet_libraries()
-    say = partial(print, f"[{number}]" if of > 1 else "pairs:", file=sys.stderr, flush=True)
+    mine = Share(*share)
+    say = partial(print, f"[{mine.number}]" if mine.of > 1 else "pairs:", file=sys.stderr, flush=True)
     try:
         notes = path / "notes"
         durable.make_folder(notes)
-        work(Folder(path, settings), Place(settings, device, str(notes), say), Share(number, of))
+        work(Folder(path, settings), Place(settings, device, str(notes), say), mine)
     except UserError as error:
         print(f"prefopt: {masked(str(error))}", file=sys.stderr)
         return error.exit_code
@@ -47,9 +48,9 @@ def main(settings: PairsSettings, path: Path, number: int, of: int, device: str)
 
 
 if __name__ == "__main__":
-    from prefopt.lifetime import die_with_parent, leave
+    from prefopt.lifetime import leave
 
-    die_with_parent()
     mask_streams()
     given = from_mapping(PairsSettings, json.load(sys.stdin))
-    leave(main(given, Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
+    shard, shards, number, of = (int(word) for word in sys.argv[2:6])
+    leave(main(given, Path(sys.argv[1]), (shard, shards, number, of), sys.argv[6]))

@@ -44,10 +44,11 @@ class Answers:
             examples = [_without_given(example) for example in examples]
         candidates: list[list[Candidate]] = [list(e.candidates) for e in examples]
         left_out: list[list[LeftOut]] = [[] for _ in examples]
+        unasked: list[list[LeftOut]] = [[] for _ in examples]
         for number_of_policy, asked in enumerate(self.policies):
             prompts, places, refused = asked.encode(examples)
             for place, reason in refused.items():
-                left_out[place].append(reason)
+                unasked[place].append(reason._replace(detail=f"{asked.name}: {reason.detail}"))
             if not prompts:
                 continue
             found = self.answer(asked, number_of_policy, prompts, [key_of(examples[place]) for place in places])
@@ -55,25 +56,36 @@ class Answers:
                 example = examples[place]
                 for number, (tokens, stopped) in enumerate(answers):
                     text = asked.decode(prompt, tokens, example.is_chat)
-                    why = self._refused(example.id, text, tokens, stopped)
+                    why = self._refused(asked, example, text, tokens, stopped)
                     if why is None:
                         source = {"policy": asked.name, "sample": number, "tokens": len(tokens), "stopped": stopped}
                         candidates[place].append(Candidate(text, source=source))
                     else:
                         left_out[place].append(why)
         made = []
-        for example, found_here, lost in zip(examples, candidates, left_out, strict=True):
-            if not found_here and not any(one.text is None for one in lost):
-                lost.append(LeftOut(example.id, "no candidate", f"{len(lost)} answers, none of which can be used"))
+        for example, found_here, lost, refusals in zip(examples, candidates, left_out, unasked, strict=True):
+            if not found_here and not lost:
+                lost.append(refusals[0])  # no policy could be asked: the prompt is left out, once
+            else:
+                lost += [one._replace(text="") for one in refusals]  # what this policy would have said
+                if not found_here:
+                    detail = f"{len(lost)} answers, none of which can be used"
+                    lost.append(LeftOut(example.id, "no candidate", detail))
             whole = (replace(example, candidates=tuple(found_here)),) if found_here else ()
             made.append(Generated(whole, tuple(lost)))
         return made
 
-    def _refused(self, prompt: str, text: str, tokens: list[int], stopped: bool) -> LeftOut | None:
+    def _refused(
+        self, asked: Answering, example: Example, text: str, tokens: list[int], stopped: bool
+    ) -> LeftOut | None:
         if not text.strip():
-            return LeftOut(prompt, "empty answer", f"{len(tokens)} tokens", text)
+            return LeftOut(example.id, "empty answer", f"{len(tokens)} tokens", text)
         if not stopped and self.unfinished == "drop":
-            return LeftOut(prompt, "answer not finished", f"cut after {len(tokens)} tokens", text)
+            return LeftOut(example.id, "answer not finished", f"cut after {len(tokens)} tokens", text)
+        if special := asked.unwritable(tokens, example.is_chat):
+            words = ", ".join(dict.fromkeys(special))
+            detail = f"{words}; where that ends an answer: generate.stop"
+            return LeftOut(example.id, "special tokens within the answer", detail, text)
         return None
 
 

@@ -16,11 +16,12 @@ place does no harm. Standard library only.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefopt import durable
 from prefopt.errors import RunError
@@ -32,6 +33,8 @@ SETTINGS, MANIFEST, PROMPTS, NOT_PROMPTS = "pairs.yaml", "manifest.json", "promp
 CANDIDATES, ROWS, TABLE, LEFT_OUT = "candidates.jsonl", "pairs.jsonl", "pairs.parquet", "left_out.jsonl"
 CARD, STATS = "card.md", "stats.json"
 GENERATED = "generated"
+
+Made = TypeVar("Made", Generated, Judged)
 
 
 def judgements(settings: PairsSettings) -> list[str]:
@@ -46,12 +49,21 @@ class Folder:
         self.path = path
         self.settings = settings
 
+    @cached_property
+    def _begins(self) -> list[int]:
+        """Where each chunk begins in the file of prompts, which is never changed: the byte."""
+        begins, byte = [], 0
+        with open(self.path / PROMPTS, "rb") as lines:
+            for number, line in enumerate(lines):
+                if number % self.settings.chunk_size == 0:
+                    begins.append(byte)
+                byte += len(line)
+        return begins
+
     @property
     def num_chunks(self) -> int:
         """Chunks of all prompts, the last one perhaps shorter."""
-        with open(self.path / PROMPTS, "rb") as lines:
-            count = sum(1 for _ in lines)
-        return -(-count // self.settings.chunk_size)
+        return len(self._begins)
 
     def has(self, stage: str, chunk: int) -> bool:
         """Whether a chunk has been through a stage."""
@@ -68,12 +80,14 @@ class Folder:
 
     def prompts(self, chunk: int) -> list[Example]:
         """The prompts of a chunk."""
-        first = chunk * self.settings.chunk_size
-        with open(self.path / PROMPTS, encoding="utf-8", newline="\n") as lines:
-            return [example_from_json(line) for line in islice(lines, first, first + self.settings.chunk_size)]
+        with open(self.path / PROMPTS, "rb") as lines:
+            lines.seek(self._begins[chunk])
+            return [example_from_json(line.decode()) for line in islice(lines, self.settings.chunk_size)]
 
     def write_generated(self, chunk: int, generated: Iterable[Generated]) -> None:
-        """Keep what became of a chunk's prompts."""
+        """Keep what became of a chunk's prompts. What others of its answers were worth is forgotten."""
+        for stage in judgements(self.settings):
+            self._file(stage, chunk).unlink(missing_ok=True)
         lines = [
             {
                 "examples": [json.loads(example_to_json(example)) for example in one.examples],
@@ -84,30 +98,16 @@ class Folder:
         self._write(GENERATED, chunk, lines)
 
     def generated(self, chunk: int) -> list[Generated]:
-        """What became of a chunk's prompts."""
-        return [
-            Generated(
-                tuple(example_from_json(json.dumps(example)) for example in line["examples"]),
-                tuple(LeftOut(**why) for why in line["left_out"]),
-            )
-            for line in self._read(GENERATED, chunk)
-        ]
+        """What became of a chunk's prompts. Raises: RunError where the file is damaged."""
+        return self._read(GENERATED, chunk, _generated, len(self.prompts(chunk)))
 
     def write_judged(self, stage: str, chunk: int, judged: Iterable[Judged]) -> None:
         """Keep what a chunk's candidates are worth, Example after Example."""
         self._write(stage, chunk, [one._asdict() for one in judged])
 
     def judged(self, stage: str, chunk: int) -> list[Judged]:
-        """What a chunk's candidates are worth, Example after Example."""
-        return [
-            Judged(
-                tuple(line["scores"]),
-                tuple(line["reasons"]),
-                None if line["wins"] is None else tuple(tuple(row) for row in line["wins"]),
-                tuple(line["details"]),
-            )
-            for line in self._read(stage, chunk)
-        ]
+        """What a chunk's candidates are worth, Example after Example. Raises: RunError where the file is damaged."""
+        return self._read(stage, chunk, _judged, sum(len(one.examples) for one in self.generated(chunk)))
 
     def _file(self, stage: str, chunk: int) -> Path:
         return self.path / stage / f"{chunk:05d}.jsonl"
@@ -117,16 +117,38 @@ class Folder:
         text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
         durable.write_text(self._file(stage, chunk), text)
 
-    def _read(self, stage: str, chunk: int) -> Iterator[dict[str, Any]]:
-        file = self._file(stage, chunk)
-        with open(file, encoding="utf-8", newline="\n") as lines:
+    def _read(self, stage: str, chunk: int, read: Callable[[Any], Made], count: int) -> list[Made]:
+        """count: lines that there must be: one that is lost would be a prompt that nobody misses."""
+        file, made = self._file(stage, chunk), []
+        with open(file, "rb") as lines:
             for number, line in enumerate(lines, 1):
                 try:
-                    yield json.loads(line)
-                except ValueError:
-                    raise RunError(
-                        f"{file}:{number} is damaged", "delete that file: the same command makes it again"
-                    ) from None
+                    made.append(read(json.loads(line)))
+                except (ValueError, KeyError, TypeError):
+                    raise _damaged(f"{file}:{number} is damaged") from None
+        if len(made) != count:
+            raise _damaged(f"{file} is damaged: it has {len(made)} lines where {count} were written")
+        return made
+
+
+def _generated(line: Any) -> Generated:
+    return Generated(
+        tuple(example_from_json(json.dumps(example)) for example in line["examples"]),
+        tuple(LeftOut(**why) for why in line["left_out"]),
+    )
+
+
+def _judged(line: Any) -> Judged:
+    return Judged(
+        tuple(line["scores"]),
+        tuple(line["reasons"]),
+        None if line["wins"] is None else tuple(tuple(row) for row in line["wins"]),
+        tuple(line["details"]),
+    )
+
+
+def _damaged(what: str) -> RunError:
+    return RunError(what, "delete that file: the same command makes it again")
 
 
 def settings_text(settings: PairsSettings) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from transformers import AutoConfig
 
 from prefopt.data.prompts import PromptEncoder
+from prefopt.data.render import Renderer
 from prefopt.data.rows import Unusable
 from prefopt.data.tokenizer import load_tokenizer
 from prefopt.errors import UserError
@@ -20,12 +22,13 @@ from prefopt.model.policy import Policy
 from prefopt.pairs.lanes import Lanes
 from prefopt.pairs.places import real
 from prefopt.pairs.stages import LeftOut, Place
-from prefopt.records import Example
+from prefopt.records import Candidate, Example, Message
 from prefopt.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_PROBE = "answer"
 _CONTEXT = 8
 """Tokens of the prompt that are decoded in front of an answer, so that it gets the white space it has behind them."""
 
@@ -64,11 +67,36 @@ class Answering:
 
     def decode(self, prompt: list[int], tokens: list[int], is_chat: bool) -> str:
         """An answer's text. Behind plain text it keeps the white space with which it continues it."""
-        if is_chat:  # what stands between the turns is the template's
-            return self._text(tokens).strip()
+        if is_chat:  # white space between the turns is the template's
+            return self._text(tokens).strip().removesuffix(self._closing).rstrip()
         before = self._text(prompt[-_CONTEXT:])
         whole = self._text(prompt[-_CONTEXT:] + tokens)
         return whole[len(before) :] if whole.startswith(before) else self._text(tokens)
+
+    def unwritable(self, tokens: list[int], is_chat: bool) -> list[str]:
+        """The special tokens of an answer, which its text cannot hold; those with which a template closes it aside."""
+        special = self._special - set(self._closing_ids if is_chat else ())
+        return [str(self.tokenizer.convert_ids_to_tokens(token)) for token in tokens if token in special]
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.all_special_ids)
+
+    @cached_property
+    def _closing(self) -> str:
+        """What the template writes behind an answer, where the vocabulary has it as text and not as one special token:
+        a policy that has learnt it says it, and the template will write it again.
+        """
+        return self._text(self._closing_ids).strip()
+
+    @cached_property
+    def _closing_ids(self) -> list[int]:
+        turn = Example("", (Message("user", "x"),), ())
+        try:
+            (whole,) = Renderer(self.tokenizer)(turn, (Candidate(_PROBE),)).responses
+        except Unusable:  # it wants other turns than these
+            return []
+        return list(self.tokenizer(whole.rpartition(_PROBE)[2], add_special_tokens=False)["input_ids"])
 
     @contextmanager
     def lanes(self) -> Iterator[Lanes]:

@@ -27,6 +27,8 @@ def stage_class(kind: str, name: str, where: str | None = None) -> type:
 
     Raises: UserError where there is none of that name.
     """
+    if not name:
+        raise SettingsError(where or kind, "no stage is named", did_you_mean("", names(kind)))
     if name not in names(kind):
         raise UserError(f"{where or kind}: there is no {name!r}", did_you_mean(name, names(kind)))
     module = import_module(f"prefopt.pairs.{kind}.{name}")
@@ -50,4 +52,5 @@ def make_stage(kind: str, settings: Mapping[str, Any], where: str | None = None)
 
 def typed(kind: str, settings: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
     """The settings of a stage, every one there and of its type. Raises: as `make_stage`."""
-    return {"name": settings["name"], **asdict(make_stage(kind, settings, where))}
+    stage = make_stage(kind, settings, where)
+    return {"name": settings["name"], **asdict(stage)}

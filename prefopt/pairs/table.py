@@ -22,23 +22,32 @@ def write_table(rows: Path, path: Path) -> None:
     which a Parquet column cannot: then prompts are JSON text there too.
     """
     texts = _is_mixed(rows)
+    schema = _schema(rows, texts)
     draft = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    writer = None
     try:
-        with open(rows, encoding="utf-8", newline="\n") as lines:
-            while batch := [_flat(json.loads(line), texts) for line in islice(lines, ROWS_AT_ONCE)]:
-                table = pa.Table.from_pylist(batch, schema=None if writer is None else writer.schema)
-                writer = writer or pq.ParquetWriter(draft, table.schema)
-                writer.write_table(table)
-        if writer is not None:
-            writer.close()
-            writer = None
-            durable.sync(draft)
-            durable.publish(draft, path)
+        with pq.ParquetWriter(draft, schema) as writer:
+            for batch in _batches(rows, texts):
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+        durable.sync(draft)
+        durable.publish(draft, path)
     finally:
-        if writer is not None:
-            writer.close()
         draft.unlink(missing_ok=True)
+
+
+def _schema(rows: Path, texts: bool) -> pa.Schema:
+    """Columns and types of all rows: a later row may have a column, or a fraction, that the first ones do not have."""
+    schema = pa.schema([])
+    for batch in _batches(rows, texts):
+        columns: dict[str, None] = dict.fromkeys(column for row in batch for column in row)
+        found = pa.Table.from_pydict({column: [row.get(column) for row in batch] for column in columns}).schema
+        schema = pa.unify_schemas([schema, found], promote_options="permissive")
+    return schema
+
+
+def _batches(rows: Path, texts: bool) -> Iterator[list[dict[str, Any]]]:
+    with open(rows, encoding="utf-8", newline="\n") as lines:
+        while batch := [_flat(json.loads(line), texts) for line in islice(lines, ROWS_AT_ONCE)]:
+            yield batch
 
 
 def _flat(row: dict[str, Any], texts: bool) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One process's share of the chunks: stage after stage, so that the models of one are held at a time.
 
-Which process does a chunk is its number modulo the number of processes; a chunk that is there already is passed over.
+Shards take chunks by turns, and the processes of a shard take the shard's by turns: each shard may have as many
+processes as its machine has room for. A chunk that is there already is passed over.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ from prefopt.records import Example
 
 @dataclass(frozen=True)
 class Share:
-    """Part `number`, from 0, of `of`."""
+    """What process `number` of the `of` processes of shard `shard` of `shards` does; all from 0."""
 
+    shard: int
+    shards: int
     number: int
     of: int
 
     def takes(self, chunk: int) -> bool:
-        """Whether a chunk belongs to this part."""
-        return chunk % self.of == self.number
+        """Whether a chunk belongs to this process."""
+        turn, shard = divmod(chunk, self.shards)
+        return shard == self.shard and turn % self.of == self.number
 
 
 def work(folder: Folder, place: Place, share: Share) -> None:
@@ -40,7 +44,8 @@ def work(folder: Folder, place: Place, share: Share) -> None:
     if mine:
         generate = make_stage("generate", settings.generate).open(place)
         for chunk in _told(mine, "generate", place.say, folder):
-            folder.write_generated(chunk, generate(folder.prompts(chunk)))
+            if not folder.has(GENERATED, chunk):  # another start of the same share may have made it meanwhile
+                folder.write_generated(chunk, generate(folder.prompts(chunk)))
         del generate
     scorers = [("score", settings.score), *((f"margins.{n}", m) for n, m in enumerate(settings.margins))]
     for stage, (where, scorer) in zip(judgements(settings), scorers, strict=True):
@@ -48,7 +53,8 @@ def work(folder: Folder, place: Place, share: Share) -> None:
         if mine:
             judge = make_stage("score", scorer, where).open(place)
             for chunk in _told(mine, where, place.say, folder):
-                folder.write_judged(stage, chunk, _judged(judge, folder.generated(chunk), where, scorer))
+                if not folder.has(stage, chunk):
+                    folder.write_judged(stage, chunk, _judged(judge, folder.generated(chunk), where, scorer))
             del judge
 
 

@@ -12,7 +12,16 @@ HEAVY = ("torch", "hydra", "omegaconf", "transformers", "datasets", "accelerate"
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["train", "--help"], ["data", "--help"], ["rounds", "--help"], ["losses"], ["losses", "dpo"]]
+    "words",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["data", "--help"],
+        ["pairs", "--help"],
+        ["rounds", "--help"],
+        ["losses"],
+        ["losses", "dpo"],
+    ],
 )
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     code = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,13 @@ import yaml
 
 from prefopt.config import compose
 from prefopt.engine_settings import FsdpSettings
+from prefopt.errors import UserError
 from prefopt.losses import default_settings, names
-from prefopt.recipe_files import GROUPS, choices, packaged, search_path, title
+from prefopt.pairs.registry import KINDS, stage_class
+from prefopt.pairs.registry import names as stages
+from prefopt.pairs.settings import PairsSettings
+from prefopt.pairs_config import compose_pairs
+from prefopt.recipe_files import GROUPS, PAIRS_TREE, choices, packaged, search_path, title
 from prefopt.rounds.check import check as check_loop
 from prefopt.rounds.compose import compose as compose_loop
 from prefopt.rounds.settings import RoundsSettings
@@ -21,13 +26,23 @@ from prefopt.settings import DataSettings, ModelSettings, OptimSettings, RunSett
 
 FILES = sorted(packaged().rglob("*.yaml"))
 LOOPS = [file for file in FILES if file.is_relative_to(packaged() / "rounds")]
+OF_PAIRS = [file for file in FILES if file.is_relative_to(packaged() / "pairs")]
+STAGES = [(kind, name) for kind in KINDS for name in stages(kind)]
 CHOICES = [(group, name) for group in GROUPS for name in choices(group, search_path())]
 
-SECTIONS = {f.name for f in fields(RunSettings)}
+SECTIONS = {f.name for f in fields(RunSettings)} | set(KINDS)
 """Keys that need no comment in a recipe: the group's own file has one."""
 
 OF_A_LOOP = {f.name for f in fields(RoundsSettings)}
 """The same of a loop: rounds.yaml has the comments, and each step and input one of its own."""
+
+MUST_BE_GIVEN = {
+    "python": ["function=a:b"],
+    "server": ["url=http://127.0.0.1:1", "model=m"],
+    "judge": ["url=http://127.0.0.1:1", "model=m"],
+    "regex": ["pattern=a"],
+}
+"""Of stages of `prefopt pairs`: settings without a default."""
 
 BASES = [
     ("model/local.yaml", ModelSettings()),
@@ -75,6 +90,59 @@ def test_a_loop_names_its_source_and_its_commands_pass_the_checks(file: Path) ->
     commands = unfold(loop)
     check_loop(loop, commands, None)
     assert len(commands) == len(loop.before) + loop.settings.rounds * len(loop.steps) + len(loop.after)
+
+
+def test_pairs_yaml_states_the_schemas_keys_and_defaults() -> None:
+    stated = yaml.safe_load((packaged() / "pairs/pairs.yaml").read_text(encoding="utf-8"))
+    expected = {key: value for key, value in asdict(PairsSettings()).items() if key not in KINDS}
+    del stated["defaults"]
+    assert stated == expected
+
+
+@pytest.mark.parametrize(("kind", "name"), STAGES, ids=["=".join(stage) for stage in STAGES])
+def test_stage_file_states_the_stages_keys_and_defaults(kind: str, name: str) -> None:
+    stated = yaml.safe_load((packaged() / "pairs" / kind / f"{name}.yaml").read_text(encoding="utf-8"))
+    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in
+                fields(stage_class(kind, name))}  # fmt: skip
+    assert stated == {"name": name, **defaults}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_stage_has_a_file_and_every_file_a_stage(kind: str) -> None:
+    assert list(choices(kind, search_path(None, PAIRS_TREE))) == stages(kind)
+
+
+@pytest.mark.parametrize(("kind", "name"), STAGES, ids=["=".join(stage) for stage in STAGES])
+def test_every_stage_composes(kind: str, name: str) -> None:
+    needed = {"generate": ["score=length"], "score": ["generate=given"], "select": ["generate=given", "score=length"]}
+    words = ["prompts=p.jsonl", *needed[kind], f"{kind}={name}"]
+    words += [f"{kind}.{setting}" for setting in MUST_BE_GIVEN.get(name, [])]
+    while (asked := refused(words)).endswith("uses it"):
+        words.append(f"{asked.partition(':')[0]}=m")
+    assert asked == ""
+    assert getattr(compose_pairs(words).settings, kind)["name"] == name
+
+
+def refused(words: list[str]) -> str:
+    """What a command line is refused with; empty where it is not."""
+    try:
+        compose_pairs(words)
+    except UserError as error:
+        return error.message
+    return ""
+
+
+@pytest.mark.parametrize("file", [f for f in OF_PAIRS if f.parent.name == "recipe"], ids=name_of)
+def test_a_recipe_of_pairs_names_its_source_and_composes(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith("# @package _global_\n")
+    assert re.search(r"^# source: ", text, re.MULTILINE)
+    words = [f"recipe={file.stem}", "prompts=p.jsonl"]
+    words += [f"score.{word}" for word in MUST_BE_GIVEN["judge"] if "score: judge" in text]
+    while (asked := refused(words)).endswith("uses it"):
+        words.append(f"{asked.partition(':')[0]}=m")
+    assert asked == ""
+    assert compose_pairs(words).settings.name == file.stem
 
 
 @pytest.mark.parametrize("method", names())
