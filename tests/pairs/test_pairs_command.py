@@ -135,6 +135,7 @@ def test_shards_one_after_the_other_in_any_order_make_the_same_files(undisturbed
     assert made.complaints() == []
 
 
+@pytest.mark.long
 def test_shards_at_the_same_time_make_the_same_files(undisturbed: Made, tmp_path: Path) -> None:
     made = Made(tmp_path / "out")
     shards = [made.start(f"shard={number}/3", f"num_processes={1 + number % 2}") for number in range(3)]
@@ -145,6 +146,7 @@ def test_shards_at_the_same_time_make_the_same_files(undisturbed: Made, tmp_path
     assert made.complaints() == []
 
 
+@pytest.mark.long
 def test_tasks_of_a_job_array_do_a_part_each(
     undisturbed: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +162,7 @@ def test_tasks_of_a_job_array_do_a_part_each(
 
 
 @pytest.mark.parametrize("word", ["chunk_size=20", "tokens_per_batch=300", "num_processes=3"])
+@pytest.mark.long
 def test_how_the_work_is_cut_changes_rounding_alone(word: str, undisturbed: Made, tmp_path: Path) -> None:
     """num_processes changes nothing at all; the others what stands side by side, and so at most the last bits of
     probabilities: an answer differs where its random number fell that close to a token's edge.

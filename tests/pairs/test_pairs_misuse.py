@@ -51,6 +51,7 @@ def test_a_folder_of_other_settings_is_left_as_it_is(base: str, tmp_path: Path) 
     assert made.results() == before
 
 
+@pytest.mark.long
 def test_other_prompts_in_the_same_file_are_refused_on_the_way(base: str, tmp_path: Path) -> None:
     made = of_questions(tmp_path)
     command = made.start()
@@ -159,6 +160,7 @@ def test_answers_that_never_end_are_all_counted_and_may_be_kept(base: str, tmp_p
     assert len([c for row in kept.rows("candidates.jsonl") for c in row["candidates"]]) == 12
 
 
+@pytest.mark.long
 def test_a_damaged_chunk_is_named_and_made_again_when_it_is_deleted(base: str, tmp_path: Path) -> None:
     made = of_questions(tmp_path)
     assert made.run().returncode == 0

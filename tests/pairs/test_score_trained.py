@@ -77,6 +77,7 @@ def test_a_trained_reward_model_ranks_rows_it_never_saw(rows: list[dict], shared
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_trained_pointwise_ranker_ranks_rows_it_never_saw(rows: list[dict], shared: Path, tmp_path: Path) -> None:
     model = train(tmp_path, rows, shared, "loss=rank_pointwise", "train.epochs=1")
     share = share_in_order(rows[:HELD_OUT], scores_of({"name": "good_bad"}, model, rows))
@@ -84,6 +85,7 @@ def test_a_trained_pointwise_ranker_ranks_rows_it_never_saw(rows: list[dict], sh
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_trained_pairwise_ranker_ranks_rows_it_never_saw(rows: list[dict], shared: Path, tmp_path: Path) -> None:
     model = train(tmp_path, rows, shared, "loss=rank_pairwise", "train.epochs=1")
     twos = [extremes(row) for row in rows[:HELD_OUT]]  # thirty comparisons a row would take minutes

@@ -95,6 +95,7 @@ def of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
+@pytest.mark.long
 def test_a_loop_killed_in_its_second_step_goes_on_there_and_does_nothing_twice(place: Place) -> None:
     words = ["inputs.steps=40"]
     shell = place.start(*words)
@@ -148,6 +149,7 @@ def test_a_loop_killed_in_its_second_step_goes_on_there_and_does_nothing_twice(p
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.long
 def test_a_signal_is_handed_on_the_step_saves_and_the_loop_goes_on(number: signal.Signals, place: Place) -> None:
     words = ["inputs.steps=200", "rounds=1"]
     shell = place.start(*words)
@@ -182,6 +184,7 @@ def test_a_step_that_fails_is_named_with_its_last_lines_and_is_tried_again(place
     assert place.starts() == {"round-1/sft": 2, "round-1/dpo": 1}
 
 
+@pytest.mark.long
 def test_a_step_whose_model_somebody_took_away_is_not_started(place: Place) -> None:
     shell = place.start("rounds=1", "inputs.steps=500")
     place.wait(shell, lambda: "round-1/dpo" in place.record())
@@ -194,6 +197,7 @@ def test_a_step_whose_model_somebody_took_away_is_not_started(place: Place) -> N
     assert "round 1, dpo needs loop/round-1/sft/model, which is not there" in done.stderr
 
 
+@pytest.mark.long
 def test_a_reader_that_goes_away_does_not_end_the_loop(place: Place) -> None:
     shell = place.start("rounds=1")
     assert shell.stdout is not None
