@@ -28,6 +28,7 @@ def _shape(
 _LLAMA3_8B = _llama3(4096, 14_336, 32, 32)
 _LLAMA3_70B = _llama3(8192, 28_672, 80, 64)
 _MISTRAL_7B = _shape("mistral", 4096, 14_336, 32, 32, 8, 32_000)
+_LLAMA_7B = _shape("llama", 4096, 11_008, 32, 32, 32, 32_000)
 _QWEN25_7B = _shape("qwen2", 3584, 18_944, 28, 28, 4, 152_064)
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -45,6 +46,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "mistralai/Mistral-7B-Instruct-v0.3": {**_MISTRAL_7B, "vocab_size": 32_768},
     "alignment-handbook/zephyr-7b-sft-full": _MISTRAL_7B,
     "HuggingFaceH4/zephyr-7b-beta": _MISTRAL_7B,
+    "PKU-Alignment/alpaca-7b-reproduced": {**_LLAMA_7B, "vocab_size": 32_001},  # with a pad token
     "Qwen/Qwen2.5-0.5B-Instruct": _shape("qwen2", 896, 4864, 24, 14, 2, 151_936, tied=True),
     "Qwen/Qwen2.5-1.5B-Instruct": _shape("qwen2", 1536, 8960, 28, 12, 2, 151_936, tied=True),
     "Qwen/Qwen2.5-7B-Instruct": _QWEN25_7B,
@@ -80,6 +82,7 @@ DATA_SETS: dict[str, PublishedSet] = {
     "Anthropic/hh-rlhf": PublishedSet(
         {"train": 160_800, "test": 8552}, 143, 54, "mean lengths of its harmless half, docs/benchmarks.md"
     ),
+    "hendrydong/preference_700K": PublishedSet({"train": 700_000}, 185, 305, f"not published: {_ULTRAFEEDBACK}"),
     "hiyouga/DPO-En-Zh-20k": PublishedSet({"train": 10_000}, 185, 305, f"not published: {_ULTRAFEEDBACK}"),
 }
 """Name to size, written down without the hub at hand: see docs/plan.md for what was looked up again."""

@@ -17,11 +17,21 @@ from prefopt.sweeps.groups import split
 from prefopt.sweeps.plan import Combination, expand
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line[2:] for block in re.findall(r"```console\n(.*?)```", README, re.S) for line in block.splitlines()
-            if line.startswith("$ ")]  # fmt: skip
+
+
+def commands_in(text: str) -> list[str]:
+    """The commands of the console blocks; one that goes on after a backslash is one."""
+    blocks = re.findall(r"```console\n(.*?)```", text, re.S)
+    lines = [line for block in blocks for line in re.sub(r"\\\n *", "", block).splitlines()]
+    return [line[2:] for line in lines if line.startswith("$ ")]
+
+
+COMMANDS = commands_in(README)
 NEEDS_HUB = ("recipe=orpo_llama3", "recipe=simpo_llama3_instruct")
 OURS = [c for c in COMMANDS if c.startswith("prefopt ")]
-TRAINS = [c for c in OURS if c.startswith("prefopt train") and "--dry-run" not in c]
+LOOP = commands_in(README.split("## From prompts to an aligned model\n")[1].split("\n## ")[0])
+"""Reward model, pairs, policy, and a look at it, in the order of the README."""
+TRAINS = [c for c in OURS if c.startswith("prefopt train") and "--dry-run" not in c and c not in LOOP]
 SWEEP = [c for c in OURS if c.startswith("prefopt sweep") or "hydra/launcher=local_gpus" in c]
 """A sweep and what is then asked of it, in the order of the README."""
 
@@ -63,7 +73,7 @@ def run(command: str, place: Path) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("command", [c for c in OURS if c not in TRAINS + SWEEP])
+@pytest.mark.parametrize("command", [c for c in OURS if c not in TRAINS + SWEEP + LOOP])
 def test_commands_that_do_not_train(command: str, place: Path) -> None:
     assert run(command, place)
     assert not (place / "runs").exists()
@@ -96,3 +106,17 @@ def test_a_sweep_and_what_is_asked_of_it(place: Path) -> None:
         out = run(command, place)
         assert len(re.findall(r"\bdone\b", out)) >= 3
         assert "sweep.json" in out
+
+
+@pytest.mark.slow
+def test_the_way_from_prompts_to_an_aligned_model(place: Path) -> None:
+    assert len(LOOP) == 4
+    _, pairs, policy, look = [run(command, place) for command in LOOP]
+    assert re.search(r" rows from 10\d\d candidates of 64 prompts ", pairs)
+    polite = re.search(r"polite +│ +([\d.]+) % │ +([\d.]+) %", policy)
+    assert polite is not None
+    assert float(polite[2]) > float(polite[1]) + 30
+    assert "32 rows" in look
+    scores = re.search(r"\| score of a candidate \| ([\d.]+) ", (place / "pairs/after/card.md").read_text())
+    assert scores is not None
+    assert 1.5 < float(scores[1]) <= 3  # the base model's: 0.7

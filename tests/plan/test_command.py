@@ -91,11 +91,21 @@ def test_a_reference_is_scored_before_and_adapters_make_it_small(capsys: pytest.
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_is_planned_offline(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_recipe_is_planned_offline(
+    recipe: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     run = compose([f"recipe={recipe}"])
     assert run.model.path in MODELS
-    assert all(source.split in DATA_SETS[source.path].splits for source in (*run.data.train, *run.data.eval.values()))
-    found = planned(capsys, f"recipe={recipe}", "launch.num_nodes=2", "launch.gpus_per_node=8")
+    sources = (*run.data.train, *run.data.eval.values())
+    own = [source.path for source in sources if source.path.endswith(".jsonl")]  # that a user writes first
+    assert all(source.split in DATA_SETS[source.path].splits for source in sources if source.path not in own)
+    for margin in run.data.margins:
+        assert margin.path is not None
+        make_model(tmp_path / margin.path)
+    capsys.readouterr()  # libraries that are imported for it say things
+    rows = ["--rows", "20000", "--prompt-tokens", "60", "--response-tokens", "100"] if own else []
+    found = planned(capsys, f"recipe={recipe}", "launch.num_nodes=2", "launch.gpus_per_node=8", *rows)
     assert found["verdict"]["word"] == "fits"
     assert found["step"]["tokens_per_second"] > 0
 
