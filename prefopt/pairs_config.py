@@ -65,14 +65,16 @@ def compose_pairs(overrides: list[str], config_dir: Path | None = None) -> Pairs
         check_pairs(settings)
     except SettingsError as error:
         raise UserError(f"{error.message} ({origin_of(error.key, merged.origins)})", error.hint) from None
-    recipe = merged.choices["recipe"]
+    recipe, derived = merged.choices["recipe"], {}
     if recipe and set_by("name", merged.origins) == "pairs.yaml":
         settings = replace(settings, name=recipe.split("/")[-1])
+        derived["name"] = f"recipe={recipe}"
     if not settings.out:
         settings = replace(settings, out=f"pairs/{settings.name}-{identity(settings)}")
+        derived["out"] = "name and identity"
     for key, value in leaves(asdict(settings)):
         refuse_secret(f"{key} ({set_by(key, merged.origins)})", value)
-    origins = {key: set_by(key, merged.origins) for key, _ in leaves(asdict(settings))}
+    origins = {key: derived.get(key) or set_by(key, merged.origins) for key, _ in leaves(asdict(settings))}
     return PairsComposition(settings, origins, tuple(merged.notes))
 
 

@@ -111,6 +111,7 @@ def run(place: Path) -> Run:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_command_runs_in_the_order_of_the_page(place: Path, run: Run) -> None:
     with serving(answer) as server:
         for command in COMMANDS:
@@ -128,6 +129,7 @@ def test_every_command_runs_in_the_order_of_the_page(place: Path, run: Run) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_tasks_of_the_job_array_make_what_one_process_makes(place: Path, run: Run) -> None:
     last = re.search(r"#SBATCH --array=0-(\d+)\n", FILES["pairs.sbatch"])
     assert last is not None
