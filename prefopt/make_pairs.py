@@ -130,7 +130,7 @@ def _state(path: Path, about: Mapping[str, Any]) -> bool:
         if foreign:
             raise UserError(f"{path} is no folder of prefopt pairs: it holds {foreign[0]}", "another place: out=FOLDER")
         return False
-    found = read_json(path / MANIFEST) or {}
+    found = read_json(path / MANIFEST, "out") or {}
     if not isinstance(found.get("settings"), dict) or not isinstance(found.get("models"), dict):
         raise UserError(
             f"{path} is no folder of prefopt pairs: its {MANIFEST} is another's", "another place: out=FOLDER"
@@ -180,7 +180,7 @@ def _prompts(settings: PairsSettings) -> _Prompts:
 
 def _check_same_prompts(path: Path, digest: str) -> None:
     """Raises: UserError where the folder was begun with other prompts."""
-    found = read_json(path / MANIFEST)
+    found = read_json(path / MANIFEST, "out") if path.is_dir() else None
     if found is not None and found.get("prompts") != digest:
         raise UserError(f"{path} was begun with other prompts; it is left as it is", "restore the file, or out=FOLDER")
 

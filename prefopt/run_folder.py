@@ -38,8 +38,8 @@ class State(Enum):
     DONE = "done"
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no file.
+def read_json(path: Path, key: str = "dir") -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no file. key: the setting that names another folder.
 
     Raises: UserError where the file holds something else.
     """
@@ -48,9 +48,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}", "restore it, or take another folder by dir=FOLDER") from None
+        raise UserError(
+            f"{path} cannot be read: {error}", f"restore it, or take another folder by {key}=FOLDER"
+        ) from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold an object", "restore it, or take another folder by dir=FOLDER")
+        raise UserError(f"{path} does not hold an object", f"restore it, or take another folder by {key}=FOLDER")
     return value
 
 

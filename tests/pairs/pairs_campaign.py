@@ -97,7 +97,7 @@ def campaign(kills: int, seed: int, place: Path, want: dict[str, bytes], more: t
     luck, total, deal = random.Random(seed), Outcome(), 0
     while total.kills.total() < kills:
         count = min(CHAIN, kills - total.kills.total())
-        places = sorted((deal + n * len(MOMENTS) // CHAIN) % len(MOMENTS) for n in range(count))
+        places = sorted((deal + n * len(MOMENTS) // count) % len(MOMENTS) for n in range(count))
         made = Made(place / f"attack-{seed}-{deal}", more)
         outcome = attack(made, want, [MOMENTS[p] for p in places], luck)
         total.kills += outcome.kills

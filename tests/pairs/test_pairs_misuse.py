@@ -100,7 +100,7 @@ def a_damaged_manifest(out: Path) -> None:
         (a_file, "is a file, not a folder\n  another place: out=FOLDER"),
         (a_photo, "is no folder of prefopt pairs: it holds photo.jpg\n  another place: out=FOLDER"),
         (a_run, "is no folder of prefopt pairs: its manifest.json is another's\n  another place: out=FOLDER"),
-        (a_damaged_manifest, "manifest.json cannot be read"),
+        (a_damaged_manifest, "restore it, or take another folder by out=FOLDER"),
     ],
 )
 def test_a_place_that_holds_something_else_is_left_alone(
@@ -128,7 +128,7 @@ def test_a_place_that_cannot_be_is_a_sentence_that_names_the_key(base: str, tmp_
         (["score.function=json:absent"], "function: json has no function 'absent'", 2),
         (["generate.stop=['<nope>']"], "generate.stop: '<nope>' is no token of", 2),
         (["generate.max_new_tokens=256"], "has 256 positions, for prompt and answer", 2),
-        (["score=reward", "reward=demo://manners/base"], "", 2),
+        (["score=reward", "reward=demo://manners/base"], "reward: demo://manners/base has no trained scalar head", 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

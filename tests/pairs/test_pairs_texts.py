@@ -9,11 +9,12 @@ import pytest
 from pairs_bed import make_base
 from text_bed import answers
 
+from prefopt.pairs.answers import Answers, Said
 from prefopt.pairs.encode import CandidateEncoder
 from prefopt.pairs.places import real
 from prefopt.pairs.policies import Answering, open_policy
 from prefopt.pairs.settings import PairsSettings
-from prefopt.pairs.stages import Place
+from prefopt.pairs.stages import LeftOut, Place
 from prefopt.records import Candidate, Example, Message
 
 STORIES = ("Once upon a time, there was a", "Lily went to the park. ", "One day,\n", "Tom had a big red ball.",
@@ -90,3 +91,20 @@ def test_a_storytellers_words_are_trained_on_as_the_tokens_that_were_said(
     assert len(found) >= 24
     assert sum(one.comes_back for one in found) >= 0.9 * len(found)
     assert all(one.prompt == one.trained_prompt for one in found)
+
+
+@pytest.mark.slow
+def test_an_answer_with_special_tokens_inside_is_left_out_by_name(tmp_path: Path) -> None:
+    """Its text would be two texts in one, and training would read other tokens than were said."""
+    base = make_base()
+    asked = open_policy(base, Place(PairsSettings(policy=base), "cpu", str(tmp_path)), (), 8)
+    so, bos = asked.tokenizer(" So.", add_special_tokens=False)["input_ids"], asked.tokenizer.bos_token_id
+    said = [Said(so, True), Said([*so, bos, *so], True), Said(so, False), Said([], True)]
+    (made,) = Answers([asked], lambda *_: [said], "drop", "drop")([asked_in("Why?", False)])
+    assert [candidate.text for candidate in made.examples[0].candidates] == [" So."]
+    ends_there = "<bos>; where that ends an answer: generate.stop"
+    assert made.left_out == (
+        LeftOut("p:1", "special tokens within the answer", ends_there, " So. So."),
+        LeftOut("p:1", "answer not finished", f"cut after {len(so)} tokens", " So."),
+        LeftOut("p:1", "empty answer", "0 tokens", ""),
+    )

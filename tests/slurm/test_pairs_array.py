@@ -1,4 +1,4 @@
-"""`prefopt pairs shard=slurm` as a job array on a real SLURM: the tasks make together what one process makes."""
+"""`prefopt pairs shard=slurm` as a job array on a real SLURM: its tasks make together what one process makes."""
 
 from __future__ import annotations
 
