@@ -33,7 +33,8 @@ def of_questions(folder: Path, *more: str, questions: tuple[str, ...] = QUESTION
     """A command on a few prompts of its own."""
     file = folder / "questions.jsonl"
     file.write_text("".join(json.dumps({"prompt": words}) + "\n" for words in questions))
-    words = [word for word in COMMON if not word.startswith("prompts=")]
+    instead = ("prompts=", "score") if any(word.startswith("score=") for word in more) else ("prompts=",)
+    words = [word for word in COMMON if not word.startswith(instead)]
     return Made(folder / "out", tuple(more), (*words, f"prompts={file}", "chunk_size=2"))
 
 
