@@ -109,6 +109,7 @@ def test_a_sweep_and_what_is_asked_of_it(place: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_way_from_prompts_to_an_aligned_model(place: Path) -> None:
     assert len(LOOP) == 4
     _, pairs, policy, look = [run(command, place) for command in LOOP]

@@ -80,6 +80,7 @@ def test_killed_at_any_instant_the_same_command_makes_the_same_files_and_no_chun
     assert found.kills.total() >= kills
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_alone_ends_the_command_with_a_sentence(undisturbed: Made, tmp_path: Path) -> None:
     made = Made(tmp_path / "out", ("num_processes=2",))
     command = made.start()
@@ -123,6 +124,7 @@ def test_a_signal_before_anything_has_begun_gives_75_too(tmp_path: Path) -> None
     assert "Traceback" not in said
 
 
+@pytest.mark.long
 def test_shards_one_after_the_other_in_any_order_make_the_same_files(undisturbed: Made, tmp_path: Path) -> None:
     made = Made(tmp_path / "out")
     for shard, processes in (("2/3", 1), ("0/3", 3)):

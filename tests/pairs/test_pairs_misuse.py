@@ -149,6 +149,7 @@ def test_prompts_over_the_limit_are_counted(base: str, tmp_path: Path) -> None:
     assert "of which 16 may be" in lost["detail"]
 
 
+@pytest.mark.long
 def test_answers_that_never_end_are_all_counted_and_may_be_kept(base: str, tmp_path: Path) -> None:
     made = of_questions(tmp_path, "generate.max_new_tokens=2")
     refused = made.run()
@@ -177,6 +178,7 @@ def test_a_damaged_chunk_is_named_and_made_again_when_it_is_deleted(base: str, t
     assert made.results() == want
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_sentence_and_then_the_same_command_goes_on(base: str, tmp_path: Path) -> None:
     undisturbed = Made(tmp_path / "undisturbed")
     assert undisturbed.run().returncode == 0

@@ -55,6 +55,7 @@ def test_every_kind_of_row_is_trained_on(
         train(made.out / f"pairs.{ending}", f"loss={loss}", f"dir={tmp_path}/{ending}")
 
 
+@pytest.mark.long
 def test_scores_of_other_objectives_are_the_margins_of_modpo(tmp_path: Path) -> None:
     margins = "margins=[{name: python, function: prefopt.demo.manners:politeness}, {name: length}]"
     made = Made(tmp_path / "out", (margins, "limit=60"))
