@@ -99,6 +99,7 @@ def test_two_nodes_give_the_numbers_of_one_process(desk: Desk) -> None:
             assert ours.get(key, 0.0) == pytest.approx(theirs.get(key, 0.0), rel=1e-5)
 
 
+@pytest.mark.long
 def test_cancel_and_resume_without_accounting(tmp_path: Path, plain_cluster: Cluster, material: Path) -> None:
     desk = Desk(tmp_path, plain_cluster, material)
     assert subprocess.run(["sacct"], env=plain_cluster.environment, capture_output=True).returncode != 0

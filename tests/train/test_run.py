@@ -133,6 +133,7 @@ def test_tensorboard_gets_the_metrics(material: tuple[Path, Path, Path], tmp_pat
     assert seen == pytest.approx(logged, rel=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["deepspeed=zero3", "fsdp=full_shard"])
 def test_two_ranks_that_split_weights_save_adapters_that_are_not_empty(
