@@ -38,6 +38,7 @@ FLOORS = {
     "prefopt.train": 4,
     "prefopt.pairs": 4,
     "prefopt.demo": 4,
+    "prefopt.evaluate": 6,
     "prefopt.overrides": 5,
     "prefopt.merge": 5,
     "prefopt.config": 5,
@@ -70,9 +71,12 @@ FLOORS = {
     "prefopt.show_losses": 7,
     "prefopt.plan": 7,
     "prefopt.rounds": 7,
-    "prefopt.cli_help": 7,
-    "prefopt.cli": 8,
-    "prefopt.job": 8,
+    "prefopt.eval_config": 7,
+    "prefopt.make_eval": 8,
+    "prefopt.report": 8,
+    "prefopt.cli_help": 9,
+    "prefopt.cli": 10,
+    "prefopt.job": 10,
 }
 """Room to floor. A room is a package of prefopt, or a module that lies beside the packages."""
 
@@ -81,7 +85,7 @@ SIDE_BY_SIDE = ("prefopt.losses", "prefopt.data", "prefopt.model")
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "deepspeed", "peft", "hydra", "omegaconf", "numpy")
 """Never imported when these rooms are imported."""
-LIGHT_ROOMS = [room for room, floor in FLOORS.items() if floor in (0, 1) or floor >= 5]
+LIGHT_ROOMS = [room for room, floor in FLOORS.items() if floor in (0, 1) or (floor >= 5 and room != "prefopt.evaluate")]
 
 
 def module_of(file: Path) -> str:

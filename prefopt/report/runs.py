@@ -1,0 +1,63 @@
+"""A run as a report sees it, whatever its state: read by `collect`, shown by the table, the figures and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefopt.evaluate.measure import Figure
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A folder of `prefopt eval`. figures, tables: as `Measured` has them. folder: where it lies."""
+
+    name: str
+    folder: Path
+    figures: Mapping[str, Figure]
+    tables: Mapping[str, list[dict[str, Any]]]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, or one job of a sweep that has not come to a folder.
+
+    label: what tells it from the others, its varied overrides or its name. method: the loss's name. varied: dotted key
+    to value, of the settings in which the runs of this report differ. settings: every dotted key of run.yaml. state:
+    as `prefopt.sweeps.jobs` names them (done, running, failed, preempted, lost, queued). error: one line, where there
+    is one. metrics: the last evaluation, result.json's where there is one, by name. curves: metric name to
+    (step, value) pairs in the order of steps, NaN and infinities left out. nonfinite: how many values were. broken:
+    lines of metrics.jsonl that could not be read. seconds: of training, all starts together. peak_memory_bytes: the
+    largest of any line. samples: rows of the samples file, in order. data_report, manifest: as they lie in the folder.
+    """
+
+    folder: Path | None
+    label: str
+    method: str
+    varied: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    state: str
+    error: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    nonfinite: int = 0
+    broken: int = 0
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    samples: Sequence[Mapping[str, Any]] = ()
+    data_report: Mapping[str, Any] | None = None
+    manifest: Mapping[str, Any] | None = None
+    evaluations: Sequence[Evaluation] = ()
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All runs of a report. title: of the sweep or of the folders named. varied: the keys that differ, in order."""
+
+    title: str
+    runs: Sequence[Run]
+    varied: Sequence[str]
+    notes: Sequence[str] = ()
