@@ -25,7 +25,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Bed:
     ("kind", "shape"),
     [
         ("kill", "one process"),
-        ("signal", "two ranks, DDP"),
+        pytest.param("signal", "two ranks, DDP", marks=pytest.mark.long),
         pytest.param("kill", "two ranks, DDP", marks=pytest.mark.long),
         pytest.param("save", "one process, LoRA with dropout", marks=pytest.mark.long),
         pytest.param("save", "two ranks, ZeRO-3", marks=pytest.mark.long),

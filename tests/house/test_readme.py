@@ -89,7 +89,14 @@ def test_recipes_that_need_the_hub_compose(command: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in TRAINS if c not in SWEEP and not any(n in c for n in NEEDS_HUB)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(c, marks=[pytest.mark.long] if " -m " in c else [], id=c)
+        for c in TRAINS
+        if c not in SWEEP and not any(n in c for n in NEEDS_HUB)
+    ],
+)
 def test_commands_that_train(command: str, place: Path) -> None:
     out = run(command, place)
     if " -m " in command:

@@ -123,6 +123,7 @@ def test_cancel_and_resume_without_accounting(tmp_path: Path, plain_cluster: Clu
     assert "resuming after step" not in desk.log(jobs[1])
 
 
+@pytest.mark.long
 def test_what_limits_or_mistakes_keep_out(desk: Desk) -> None:
     def limit(number: int) -> None:
         user = desk.cluster.run("id", "-un")

@@ -151,6 +151,7 @@ def test_failed_and_cancelled_jobs_are_told_apart_and_retried_apart(tmp_path: Pa
     assert "nothing is queued or runs" in nothing.stdout
 
 
+@pytest.mark.long
 def test_optuna_through_the_real_command(tmp_path: Path) -> None:
     place = Place(tmp_path)
     words = ["train", "-m", *place.words, "loss.lam=tag(log,interval(0.01,1))", "hydra/sweeper=optuna"]

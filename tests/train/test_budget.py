@@ -76,6 +76,8 @@ def test_a_lowered_budget_stays_lowered_in_a_resumed_run(material: tuple[Path, P
     assert numbers(run_dir) == straight  # dropout falls elsewhere in another cut
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_auto_is_measured_once_and_gives_the_run_of_the_number_it_finds(
     material: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:

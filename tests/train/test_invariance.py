@@ -109,8 +109,16 @@ def two_ranks(tmp_path: Path, engine: str, head: str) -> dict[str, Any]:
     return found["results"]
 
 
-LONG = ("ddp_lora_recomputed", "zero3_recomputed", "zero2off", "zero3off_lora", "fsdp_lora", "fsdp_recomputed")
-ENGINES = ("zero1", "zero2", "zero3", "fsdp", "ddp_lora", "zero3_lora", *LONG)
+LONG = (
+    "zero3_lora",
+    "ddp_lora_recomputed",
+    "zero3_recomputed",
+    "zero2off",
+    "zero3off_lora",
+    "fsdp_lora",
+    "fsdp_recomputed",
+)
+ENGINES = ("zero1", "zero2", "zero3", "fsdp", "ddp_lora", *LONG)
 SLOW = [pytest.param(kind, marks=[pytest.mark.slow, *([pytest.mark.long] if kind in LONG else [])]) for kind in ENGINES]
 
 

@@ -54,7 +54,7 @@ def assert_bit_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> 
         pytest.param(["loss=kto", "train.batch_size=8", "model.lora={r: 4, dropout: 0.2}"], marks=pytest.mark.slow),
         pytest.param(["loss=reward_bt"], marks=LONG),
         pytest.param(["loss=dpo", "model.dtype=bfloat16"], marks=LONG),  # masters are state too
-        pytest.param(["loss=dpo", "model.dtype=bfloat16", "optim.bfloat16_weights=stochastic"], marks=pytest.mark.slow),
+        pytest.param(["loss=dpo", "model.dtype=bfloat16", "optim.bfloat16_weights=stochastic"], marks=LONG),
     ],
     ids=["dpo", "orpo_lora_with_dropout", "tdpo", "kto_lora_with_dropout", "reward_bt", "masters", "stochastic"],
 )
@@ -99,7 +99,12 @@ def test_a_run_that_does_not_take_up_its_checkpoint_would_be_noticed(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "engine",
-    [[], ["deepspeed=zero2"], ["deepspeed=zero3"], pytest.param(["fsdp=full_shard"], marks=pytest.mark.long)],
+    [
+        [],
+        pytest.param(["deepspeed=zero2"], marks=pytest.mark.long),
+        ["deepspeed=zero3"],
+        pytest.param(["fsdp=full_shard"], marks=pytest.mark.long),
+    ],
     ids=["ddp", "zero2", "zero3", "fsdp"],
 )
 def test_two_ranks_resume_exactly(engine: list[str], material: tuple[Path, Path, Path], tmp_path: Path) -> None:

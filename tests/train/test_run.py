@@ -81,6 +81,7 @@ def test_a_metric_that_does_not_exist_is_refused_before_training(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_layout_checkpointing_and_token_budget_do_not_change_the_run(
     material: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_two_ranks_that_split_weights_save_adapters_that_are_not_empty(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_repeats_from_its_folder_alone(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
     _, _, cache = material
     run(material, tmp_path / "run", "train.max_steps=3")

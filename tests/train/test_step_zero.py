@@ -215,6 +215,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_says_so_once(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
     model, pairs, cache = material
     words = ["train", *overrides(model, pairs, tmp_path / "run", "loss=dpo", "train.save_every=2")]
