@@ -25,13 +25,15 @@ class Answers(NamedTuple):
         return fmean(fmean(scores) for scores in self.judged.values())
 
 
-def prefopt(words: list[str], log: Path) -> None:
+def prefopt(words: list[str], log: Path, cwd: Path | None = None) -> None:
     """Run the command on one core; what it says goes to `log`. Raises: SystemExit with the log's end where it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": python_path()}
     with open(log, "a", encoding="utf-8") as file:
         print(" ".join(words), file=file, flush=True)
-        done = subprocess.run([sys.executable, "-m", "prefopt.cli", *words], stdout=file, stderr=file, env=environment)
+        done = subprocess.run(
+            [sys.executable, "-m", "prefopt.cli", *words], stdout=file, stderr=file, env=environment, cwd=cwd
+        )
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}\n{log.read_text()[-1500:]}")
 

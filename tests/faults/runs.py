@@ -39,7 +39,7 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "two ranks, DDP": ("launch.num_processes=2",),
     "two ranks, ZeRO-3": ("launch.num_processes=2", "deepspeed=zero3"),
 }
-SECONDS = 240
+SECONDS = 600
 """After which a command counts as hanging."""
 
 
