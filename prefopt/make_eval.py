@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefopt import __version__, durable
+from prefopt.console import PLAIN
 from prefopt.disk import unwritten, write_whole
 from prefopt.durable import clear_drafts
 from prefopt.errors import UserError
@@ -68,7 +69,7 @@ def _make(settings: EvalSettings, words: list[str], console: Console, dry_run: b
         return 0
     if dry_run:
         what = f"of {model}" if model else "of files"
-        console.print(f"prefopt: {path}: measure={settings.measure['name']} {what}; nothing is written", markup=False)
+        console.print(f"prefopt: {path}: measure={settings.measure['name']} {what}; nothing is written", **PLAIN)
         return 0
     try:
         durable.make_folder(path)
@@ -185,7 +186,7 @@ def _show(path: Path, console: Console, as_json: bool) -> None:
         return
     found = read_figures(path) or {}
     table = Table(title=f"{found['name']} ({path})", title_justify="left")
-    table.add_column("figure")
+    table.add_column("figure", overflow="fold")
     for column in ("value", "95 % interval", "count"):
         table.add_column(column, justify="right")
     for name, figure in found["figures"].items():
@@ -194,6 +195,6 @@ def _show(path: Path, console: Console, as_json: bool) -> None:
         table.add_row(name, f"{figure['value']:.4g}", interval, str(figure["count"]))
     console.print(table, markup=False)
     for reason, count in found["left_out"].items():
-        console.print(f"left out: {count} {reason}", markup=False, highlight=False)
+        console.print(f"left out: {count} {reason}", **PLAIN)
     for note in found["notes"]:
-        console.print(note, markup=False, highlight=False)
+        console.print(note, **PLAIN)
