@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ def _make(settings: EvalSettings, words: list[str], console: Console, dry_run: b
         durable.make_folder(path)
     except OSError as error:
         raise unwritten(path, error, "out") from None
-    with locked(path):
+    with _nothing_left_of_nothing(path), locked(path):
         if _is_done(path, about):
             return 0
         clear_drafts(path)
@@ -85,6 +86,20 @@ def _make(settings: EvalSettings, words: list[str], console: Console, dry_run: b
             write_whole(path / SETTINGS, json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n", "out")
             write_whole(path / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "out")
         return _measure(path, settings, model, isinstance(measure, SharesWork))
+
+
+@contextmanager
+def _nothing_left_of_nothing(path: Path) -> Iterator[None]:
+    """A folder in which nothing was measured goes again, whatever kept it from that: only the measure itself can tell
+    that a set has no pairs, or a model no weights."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # of another start's lock, or of a disk that fails
+            if {entry.name for entry in path.iterdir()} <= {SETTINGS, MANIFEST}:
+                for name in (MANIFEST, SETTINGS):
+                    (path / name).unlink(missing_ok=True)
+                path.rmdir()
 
 
 def _resolved(settings: EvalSettings, uses: frozenset[str]) -> tuple[EvalSettings, str]:

@@ -47,7 +47,9 @@ def preference_figures(
         _add_logps(terms, scored)
     if scored.reference is not None and "logps" in scored.policy:
         _add_logratios(terms, scored)
-    _add_chosen_rejected(terms, "length", scored.policy["lengths"].astype(np.float64), scored)
+    lengths = scored.policy["lengths"].astype(np.float64)
+    _add_chosen_rejected(terms, "length", lengths, scored)
+    _add_labelled(terms, "length", lengths, scored)
     if categories is not None:
         _add_categories(terms, "rewards/accuracy" if rewards is not None else "logps/accuracy", categories)
     _, units = np.unique(scored.data.prompt_hashes, return_inverse=True)
@@ -87,6 +89,13 @@ def _add_chosen_rejected(terms: _Terms, name: str, values: np.ndarray, scored: S
         terms.mean(f"{name}/{side}", values[scored.pairs[:, column]], rows)
 
 
+def _add_labelled(terms: _Terms, name: str, values: np.ndarray, scored: ScoredSet) -> None:
+    """The mean of a column over desirable and over undesirable responses, where the data have labels."""
+    if (labels := scored.labels) is not None:
+        for side, which in (("desirable", labels), ("undesirable", ~labels)):
+            terms.mean(f"{name}/{side}", values[which], scored.example[which])
+
+
 def _add_accuracy(terms: _Terms, name: str, values: np.ndarray, scored: ScoredSet) -> None:
     """The share of pairs whose chosen response has more; a tie counts half."""
     difference = values[scored.pairs[:, 0]] - values[scored.pairs[:, 1]]
@@ -98,9 +107,7 @@ def _add_rewards(terms: _Terms, scored: ScoredSet, rewards: np.ndarray) -> None:
     _add_accuracy(terms, "rewards/accuracy", rewards, scored)
     margins = rewards[scored.pairs[:, 0]] - rewards[scored.pairs[:, 1]]
     terms.mean("rewards/margin", margins, scored.example[scored.pairs[:, 0]])
-    if (labels := scored.labels) is not None:
-        for name, which in (("desirable", labels), ("undesirable", ~labels)):
-            terms.mean(f"rewards/{name}", rewards[which], scored.example[which])
+    _add_labelled(terms, "rewards", rewards, scored)
 
 
 def _add_logps(terms: _Terms, scored: ScoredSet) -> None:
@@ -108,9 +115,7 @@ def _add_logps(terms: _Terms, scored: ScoredSet) -> None:
     for name, values in (("logps", logps), ("mean_logps", logps / lengths)):
         _add_chosen_rejected(terms, name, values, scored)
         _add_accuracy(terms, f"{name}/accuracy", values, scored)
-    if (labels := scored.labels) is not None:
-        for name, which in (("desirable", labels), ("undesirable", ~labels)):
-            terms.mean(f"logps/{name}", logps[which], scored.example[which])
+    _add_labelled(terms, "logps", logps, scored)
     best = scored.best
     terms.mean("nll", -logps[best], scored.example[best], lengths[best].astype(np.float64))
     with np.errstate(over="ignore"):
