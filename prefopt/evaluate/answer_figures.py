@@ -56,18 +56,15 @@ def measured(
 
 
 def _figures(name: str, answers: Sequence[Answer]) -> dict[str, Figure]:
-    count = len(answers)
     row = _row("", answers)
-    if not count:
-        return {f"{name}/answers": Figure(0.0)}
-    return {f"{name}/{key}": Figure(float(value), count=count) for key, value in row.items() if key != "category"}
+    return {f"{name}/{key}": Figure(float(row[key]), count=len(answers)) for key in row if key != "category"}
 
 
 def _row(category: str, answers: Sequence[Answer]) -> dict[str, Any]:
-    count = max(len(answers), 1)
+    count = len(answers)
     return {
         "category": category,
-        "answers": len(answers),
+        "answers": count,
         "tokens": sum(answer.tokens or 0 for answer in answers) / count,
         "stopped": sum(bool(answer.stopped) for answer in answers) / count,
         "empty": sum(not answer.response.strip() for answer in answers) / count,

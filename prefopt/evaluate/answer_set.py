@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefopt.disk import unwritten, write_whole
+from prefopt.errors import UserError
 from prefopt.evaluate.answer_chunks import Chunks, Reply
 from prefopt.evaluate.answer_figures import measured
 from prefopt.evaluate.answer_files import Answer, answer_line
@@ -47,9 +49,21 @@ def measure_answers(settings: Answers, place: EvalPlace) -> Measured:
         for turn, reply in enumerate(turns, 1)
         if reply.response is not None
     ]
+    if not answers:
+        raise _nothing_asked(settings, replies)
     write_whole(place.folder / ANSWERS, "".join(map(answer_line, answers)), "out")
     notes = _export(settings.format, place.folder, _whole(answers, questions), chunks.begun)
     return measured(settings, questions, replies, answers, notes)
+
+
+def _nothing_asked(settings: Answers, replies: Sequence[Sequence[Reply]]) -> UserError:
+    reasons = Counter(reply.reason for turns in replies for reply in turns)
+    said = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    detail = next(reply.detail for turns in replies for reply in turns)
+    return UserError(
+        f"{settings.questions}: none of its {len(replies)} questions could be asked: {said} ({detail})",
+        "look at the model's chat template, at measure.max_prompt_tokens and at measure.max_new_tokens",
+    )
 
 
 def _about(settings: Answers, place: EvalPlace, questions: Questions) -> dict[str, Any]:
