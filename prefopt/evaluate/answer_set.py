@@ -30,9 +30,8 @@ ANSWERS = "answers.jsonl"
 
 def measure_answers(settings: Answers, place: EvalPlace) -> Measured:
     """What `Answers` promises. Raises: as it says."""
-    questions = read_questions(Path(real(settings.questions, "measure.questions")), settings.format)
-    chunks = Chunks(place.folder / "answered", _about(settings, place, questions))
-    replies = _Asking(settings, place, questions.all, chunks).replies()
+    questions, chunks = _opened(settings, place)
+    replies = _Asking(settings, place, questions.all, chunks).replies(0, 1)
     generator = settings.generator or (place.run.name if place.run is not None else Path(place.model).name)
     answers = [
         Answer(
@@ -56,6 +55,17 @@ def measure_answers(settings: Answers, place: EvalPlace) -> Measured:
     return measured(settings, questions, replies, answers, notes)
 
 
+def answer_share(settings: Answers, place: EvalPlace, number: int, of: int) -> None:
+    """Answer every `of`-th chunk from `number` on, in all turns. Raises: as `Answers` says."""
+    questions, chunks = _opened(settings, place)
+    _Asking(settings, place, questions.all, chunks).replies(number, of)
+
+
+def _opened(settings: Answers, place: EvalPlace) -> tuple[Questions, Chunks]:
+    questions = read_questions(Path(real(settings.questions, "measure.questions")), settings.format)
+    return questions, Chunks(place.folder / "answered", _about(settings, place, questions))
+
+
 def _nothing_asked(settings: Answers, replies: Sequence[Sequence[Reply]]) -> UserError:
     reasons = Counter(reply.reason for turns in replies for reply in turns)
     said = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
@@ -67,10 +77,10 @@ def _nothing_asked(settings: Answers, replies: Sequence[Sequence[Reply]]) -> Use
 
 
 def _about(settings: Answers, place: EvalPlace, questions: Questions) -> dict[str, Any]:
-    """What decides the answers, besides the weights."""
+    """What decides the answers, besides the weights, which the manifest of the folder knows by their content."""
     own = {key: value for key, value in asdict(settings).items() if key not in ("questions", "generator")}
-    whole = {key: getattr(place.settings, key) for key in ("seed", "dtype", "chat_template", "tokens_per_batch")}
-    return {"model": place.model, **whole, **own, "questions": questions.digest}
+    whole = {key: getattr(place.settings, key) for key in ("seed", "dtype", "chat_template")}
+    return {**whole, **own, "questions": questions.digest}
 
 
 @dataclass
@@ -83,12 +93,15 @@ class _Asking:
     questions: Sequence[Question]
     chunks: Chunks
 
-    def replies(self) -> list[list[Reply]]:
-        """Of every question its turns; the one that could not be asked is the last."""
+    def replies(self, number: int, of: int) -> list[list[Reply]]:
+        """Of every question its turns; the one that could not be asked is the last. Only every `of`-th chunk from
+        `number` on is looked at; the questions of the others have none."""
         replies: list[list[Reply]] = [[] for _ in self.questions]
         size = self.settings.chunk_size
         for turn in range(1, max(question.num_turns for question in self.questions) + 1):
             for chunk, start in enumerate(range(0, len(replies), size)):
+                if chunk % of != number:
+                    continue
                 places = [
                     place
                     for place, question in enumerate(self.questions[start : start + size], start)

@@ -15,7 +15,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tiny import TEMPLATE, make_model
+from tiny import TEMPLATE, make_model, prefopt
 
 from prefopt.errors import UserError
 from prefopt.evaluate.answer_files import Answer, id_of, read_answers
@@ -222,7 +222,6 @@ def test_a_stop_that_is_no_token_is_refused(model: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"questions": ""}, "questions must name a file"),
         ({"format": "alpaca"}, "format must be one of"),
         ({"temperature": -1.0}, "temperature must be 0 or more, not -1"),
         ({"top_p": 0.9}, "temperature 0 takes the likeliest token"),
@@ -306,8 +305,28 @@ def test_an_answer_keeps_what_the_models_tokens_say(model: Path, tmp_path: Path)
     assert answer.stopped == (answer.tokens < 12)
 
 
-def test_the_recipe_has_every_setting_of_the_measure() -> None:
-    recipe = Path(__file__).resolve().parents[2] / "recipes/eval/measure/answers.yaml"
-    fields = [name for name in Answers.__dataclass_fields__ if name != "uses"]
-    keys = [line.partition(":")[0] for line in recipe.read_text(encoding="utf-8").split("\n") if line[:1].isalpha()]
-    assert keys == ["name", *fields]
+def test_shares_of_the_work_are_the_whole_work(model: Path, tmp_path: Path) -> None:
+    rows = [{"question_id": n, "category": "writing", "turns": [f"Say {n}.", "Again."]} for n in range(7)]
+    whole = measure(tmp_path / "whole", model, rows, "mt_bench", chunk_size=2)
+    shared = Answers(questions=str(tmp_path / "questions.jsonl"), format="mt_bench", max_new_tokens=12, chunk_size=2)
+    for number in (1, 0):
+        shared.work(place(tmp_path / "shared", model), number, 2)
+    nowhere = replace(place(tmp_path / "shared", model), device="meta")  # nothing is left to be answered there
+    assert shared(nowhere) == whole
+    assert said(tmp_path / "shared") == said(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_the_command_answers_and_shows_its_figures(model: Path, tmp_path: Path) -> None:
+    questions = written(tmp_path / "questions.jsonl", MT_BENCH)
+    words = ["eval", f"model={model}", "measure=answers", f"measure.questions={questions}", "measure.format=mt_bench"]
+    words += ["measure.max_new_tokens=8", f"out={tmp_path / 'out'}", "device=cpu"]
+    done = prefopt(words, tmp_path / "cache", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "mt_bench/answers" in done.stdout
+    assert len(read_answers(tmp_path / "out/answers.jsonl")) == 6
+    found = json.loads((tmp_path / "out/figures.json").read_text(encoding="utf-8"))
+    assert found["figures"]["mt_bench/answers"]["value"] == 6
+    refused = prefopt([*words[:3], "measure.format=mt_bench"], tmp_path / "cache", tmp_path)
+    assert refused.returncode == 2
+    assert "measure.questions: there is nothing to ask" in refused.stderr

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from prefopt.errors import UserError
 from prefopt.evaluate.measure import EvalPlace, Measured
+from prefopt.evaluate.settings import EvalSettings
 from prefopt.fill import one_of
 
 __all__ = ["Answers"]
@@ -68,8 +71,6 @@ class Answers:
     uses: ClassVar[frozenset[str]] = frozenset({"model"})
 
     def __post_init__(self) -> None:
-        if not self.questions:
-            raise ValueError("questions must name a file of questions")
         if self.format not in _LONGEST:
             raise ValueError(f"format must be one of {', '.join(_LONGEST)}, not {self.format!r}")
         if self.temperature is not None and self.temperature < 0:
@@ -101,6 +102,30 @@ class Answers:
         if self.temperature is not None:
             return self.temperature
         return FASTCHAT_TEMPERATURES.get(category, 0.0) if self.format == "mt_bench" else 0.0
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """A model that answers."""
+        return frozenset({"model"})
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The questions."""
+        return {"questions": self.questions}
+
+    def check(self, settings: EvalSettings) -> None:
+        """Raises: UserError where nothing is asked."""
+        if not self.questions:
+            raise UserError(
+                "measure.questions: there is nothing to ask",
+                "measure.questions=FILE, and measure.format says whose questions they are",
+            )
+
+    def work(self, place: EvalPlace, number: int, of: int) -> None:
+        """Answer every `of`-th chunk from `number` on. Raises: as `__call__`."""
+        from prefopt.evaluate.answer_set import answer_share
+
+        answer_share(self, place, number, of)
 
     def __call__(self, place: EvalPlace) -> Measured:
         """Ask what was not asked yet, and write the files.
