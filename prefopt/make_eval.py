@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefopt import __version__, durable
+from prefopt.console import PLAIN
 from prefopt.disk import unwritten, write_whole
 from prefopt.durable import clear_drafts
 from prefopt.errors import UserError
@@ -68,13 +70,13 @@ def _make(settings: EvalSettings, words: list[str], console: Console, dry_run: b
         return 0
     if dry_run:
         what = f"of {model}" if model else "of files"
-        console.print(f"prefopt: {path}: measure={settings.measure['name']} {what}; nothing is written", markup=False)
+        console.print(f"prefopt: {path}: measure={settings.measure['name']} {what}; nothing is written", **PLAIN)
         return 0
     try:
         durable.make_folder(path)
     except OSError as error:
         raise unwritten(path, error, "out") from None
-    with locked(path):
+    with _nothing_left_of_nothing(path), locked(path):
         if _is_done(path, about):
             return 0
         clear_drafts(path)
@@ -84,6 +86,20 @@ def _make(settings: EvalSettings, words: list[str], console: Console, dry_run: b
             write_whole(path / SETTINGS, json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n", "out")
             write_whole(path / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "out")
         return _measure(path, settings, model, isinstance(measure, SharesWork))
+
+
+@contextmanager
+def _nothing_left_of_nothing(path: Path) -> Iterator[None]:
+    """A folder in which nothing was measured goes again, whatever kept it from that: only the measure itself can tell
+    that a set has no pairs, or a model no weights."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # of another start's lock, or of a disk that fails
+            if {entry.name for entry in path.iterdir()} <= {SETTINGS, MANIFEST}:
+                for name in (MANIFEST, SETTINGS):
+                    (path / name).unlink(missing_ok=True)
+                path.rmdir()
 
 
 def _resolved(settings: EvalSettings, uses: frozenset[str]) -> tuple[EvalSettings, str]:
@@ -185,7 +201,7 @@ def _show(path: Path, console: Console, as_json: bool) -> None:
         return
     found = read_figures(path) or {}
     table = Table(title=f"{found['name']} ({path})", title_justify="left")
-    table.add_column("figure")
+    table.add_column("figure", overflow="fold")
     for column in ("value", "95 % interval", "count"):
         table.add_column(column, justify="right")
     for name, figure in found["figures"].items():
@@ -194,6 +210,6 @@ def _show(path: Path, console: Console, as_json: bool) -> None:
         table.add_row(name, f"{figure['value']:.4g}", interval, str(figure["count"]))
     console.print(table, markup=False)
     for reason, count in found["left_out"].items():
-        console.print(f"left out: {count} {reason}", markup=False, highlight=False)
+        console.print(f"left out: {count} {reason}", **PLAIN)
     for note in found["notes"]:
-        console.print(note, markup=False, highlight=False)
+        console.print(note, **PLAIN)
