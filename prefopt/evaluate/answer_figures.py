@@ -40,6 +40,9 @@ def measured(
     flat = [reply for turns in replies for reply in turns]
     left_out = Counter(questions.left_out)
     left_out.update(reply.reason for reply in flat if reply.response is None)
+    unasked = sum(question.num_turns - len(turns) for question, turns in zip(questions.all, replies, strict=True))
+    if unasked:
+        left_out["the turn before could not be asked"] = unasked
     rows = [
         {
             "id": answer.id,

@@ -150,9 +150,13 @@ def test_mt_bench_rows_have_both_turns_and_the_number_of_the_question(model: Pat
 
 
 def test_a_turn_that_is_too_long_is_counted_and_its_question_not_exported(model: Path, tmp_path: Path) -> None:
-    rows = [*MT_BENCH, {"question_id": 99, "category": "writing", "turns": ["Write.", "x" * 300]}]
+    rows = [
+        *MT_BENCH,
+        {"question_id": 99, "category": "writing", "turns": ["Write.", "x" * 300]},
+        {"question_id": 100, "category": "writing", "turns": ["x" * 300, "Again."]},
+    ]
     found = measure(tmp_path / "out", model, rows, "mt_bench")
-    assert found.left_out == {"prompt too long": 1}
+    assert found.left_out == {"prompt too long": 2, "the turn before could not be asked": 1}
     assert ("99", 1) in said(tmp_path / "out")
     text = (tmp_path / "out/mt_bench/model_answer/some-model.jsonl").read_text(encoding="utf-8")
     assert [json.loads(line)["question_id"] for line in text.split("\n") if line] == [81, 90, 111]
