@@ -17,7 +17,7 @@ from prefopt.data.tokenizer import load_tokenizer
 from prefopt.errors import UserError
 from prefopt.model.adapters import load_merged
 from prefopt.model.files import adapter_folder, base_of, model_folder
-from prefopt.model.load import load_policy
+from prefopt.model.load import load_policy, longest_row
 from prefopt.model.policy import Policy
 from prefopt.pairs.lanes import Lanes
 from prefopt.pairs.places import real
@@ -109,33 +109,62 @@ class Answering:
 
 
 def open_policy(path: str, place: Place, stop: Sequence[str], longest_answer: int) -> Answering:
+    """The model or adapters at `path`, ready to answer for a stage of `generate`. Raises: as `open_answering`."""
+    settings = place.settings
+    return open_answering(
+        path,
+        device=place.device,
+        dtype=settings.dtype,
+        chat_template=settings.chat_template,
+        stop=stop,
+        longest_prompt=settings.max_prompt_tokens,
+        longest_answer=longest_answer,
+        key="generate",
+    )
+
+
+def open_answering(
+    path: str,
+    *,
+    device: str,
+    dtype: str,
+    chat_template: str | None,
+    stop: Sequence[str],
+    longest_prompt: int | None,
+    longest_answer: int,
+    key: str,
+) -> Answering:
     """The model or adapters at `path`, ready to answer.
 
-    stop: tokens, as the vocabulary spells them, that end an answer besides. longest_answer: tokens.
+    device: of torch. dtype, chat_template: as of `PairsSettings`. stop: tokens, as the vocabulary spells them, that end
+    an answer besides. longest_prompt: tokens; None: as far as the model has positions. longest_answer: tokens. key:
+    where `stop` and `max_new_tokens` stand among the settings, for messages.
 
     Raises: UserError for a model that cannot be used, a stop that is no token of its vocabulary, and answers that leave
         no positions for a prompt.
     """
-    settings = place.settings
     found = real(path)
     adapters = adapter_folder(found)
     base = found if adapters is None else base_of(adapters)
-    longest = _longest(base, settings.max_prompt_tokens, longest_answer)
+    longest = _longest(base, longest_prompt, longest_answer, key)
     own_tokenizer = adapters is None or any(adapters.glob("tokenizer*"))
-    tokenizer = load_tokenizer(found if own_tokenizer else base, None, settings.chat_template)
-    held = ModelSettings(path=base, dtype=settings.dtype)
+    tokenizer = load_tokenizer(found if own_tokenizer else base, None, chat_template)
+    held = ModelSettings(path=base, dtype=dtype)
     policy = load_policy(held, longest=longest) if adapters is None else load_merged(held, adapters, longest=longest)
-    policy = policy.to(place.device).eval().requires_grad_(False)
+    policy = policy.to(device).eval().requires_grad_(False)
     ends = {tokenizer.eos_token_id, *_generation_ends(policy)}
     for word in stop:
         token = tokenizer.convert_tokens_to_ids(word)
         if token is None or (token == tokenizer.unk_token_id and word != tokenizer.unk_token):
-            raise UserError(f"generate.stop: {word!r} is no token of {path}", "spell it as its vocabulary does")
+            raise UserError(f"{key}.stop: {word!r} is no token of {path}", "spell it as its vocabulary does")
         ends.add(token)
     return Answering(path, policy, tokenizer, frozenset(ends - {None}), longest - longest_answer)
 
 
-def _longest(path: str, longest_prompt: int, longest_answer: int) -> int:
+_ANY_LENGTH = 2**31
+
+
+def _longest(path: str, longest_prompt: int | None, longest_answer: int, key: str) -> int:
     """Tokens of the longest sequence: as the settings say, as far as the model has positions.
 
     Raises: UserError where an answer alone takes all of them.
@@ -144,9 +173,11 @@ def _longest(path: str, longest_prompt: int, longest_answer: int) -> int:
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     if positions is not None and longest_answer >= positions:
         raise UserError(
-            f"generate.max_new_tokens={longest_answer}: {path} has {positions} positions, for prompt and answer",
+            f"{key}.max_new_tokens={longest_answer}: {path} has {positions} positions, for prompt and answer",
             "set less",
         )
+    if longest_prompt is None:
+        return longest_row(model_folder(path)) or _ANY_LENGTH
     wanted = longest_prompt + longest_answer
     return wanted if positions is None else min(wanted, positions)
 

@@ -1,0 +1,1 @@
+"""Answers as the files that evaluators read."""
