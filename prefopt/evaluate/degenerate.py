@@ -1,7 +1,7 @@
 """Answers that do not depend on the question: what games a judge, or a model that has broken down.
 
-A constant answer once got the highest win rate of AlpacaEval 2 (Zheng et al. 2024, arXiv 2410.07137), so that a win rate
-without this look says little.
+A constant answer once got the highest win rate of AlpacaEval 2 (Zheng et al. 2024, arXiv 2410.07137), so that
+a win rate without this look says little.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""df_gamed.csv of AlpacaEval: the difficulty of each instruction, and the rows of two baselines that gamed the length."""
+"""df_gamed.csv of AlpacaEval: the difficulty of each instruction, and rows of two baselines that gamed the length."""
 
 from __future__ import annotations
 
