@@ -14,8 +14,8 @@ without the constant: they hold phi and psi where a model hardly ever wins. Thes
 a file on the hub. Nothing is clipped but probabilities of the held-out loss, at 1e-15.
 
 `joint_fit` and `anchored_fit` are ours, for where that file is not. As in the published procedure gamma comes first,
-from all models at once with psi = 1 (alpaca_eval's notebook on instruction difficulty; L1 there, here normal priors of a
-width that held-out loss chooses), then each model is fitted alone. What the gamed baselines' 161 rows of weight
+from all models at once with psi = 1 (alpaca_eval's notebook on instruction difficulty; L1 there, here normal priors, of
+a width that held-out loss chooses), then each model is fitted alone. What the gamed baselines' 161 rows of weight
 do to phi and psi is done by normal priors: phi around the mean over the models, psi around 1, each with the precision
 10 that such rows have (161 * p(1-p) * mean square of the term = 161 * 0.2 * 0.3).
 """

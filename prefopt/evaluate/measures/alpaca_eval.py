@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefopt.errors import UserError
 from prefopt.evaluate.measure import EvalPlace, Figure, Measured
+from prefopt.evaluate.settings import EvalSettings
 
 if TYPE_CHECKING:
     from prefopt.evaluate.annotation_files import Annotated, Annotation
@@ -45,17 +46,29 @@ class AlpacaEval:
 
     def __post_init__(self) -> None:
         paths = self.annotations.values() if isinstance(self.annotations, Mapping) else self.annotations
-        if isinstance(paths, str) or not all(isinstance(path, str) for path in paths) or not len(self.annotations):
+        if isinstance(paths, str) or not all(isinstance(path, str) for path in paths):
             raise ValueError("annotations must be a list of files, or names with a file each, such as {mine: a.json}")
         if self.expected < 2:
             raise ValueError(f"expected must be 2 or more, not {self.expected}")
         if not self.difficulty:
             raise ValueError("difficulty must be joint, none, or the path of df_gamed.csv")
-        if self.difficulty == "joint" and len(self.annotations) < _FEWEST_MODELS:
+        if self.difficulty == "joint" and 0 < len(self.annotations) < _FEWEST_MODELS:
             raise ValueError(
                 f"difficulty=joint needs the files of {_FEWEST_MODELS} models or more, there are"
                 f" {len(self.annotations)}: difficulty=none, or the path of df_gamed.csv"
             )
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """All files that are read."""
+        given = self.annotations
+        named = dict(given) if isinstance(given, Mapping) else {path: path for path in given}
+        return named if self.difficulty in ("joint", "none") else {**named, "difficulty": self.difficulty}
+
+    def check(self, settings: EvalSettings) -> None:
+        """Raises: UserError where there is nothing to read."""
+        if not self.annotations:
+            raise UserError("measure.annotations: there is no file to read", "measure.annotations=[annotations.json]")
 
     def __call__(self, place: EvalPlace) -> Measured:
         """Reads files and fits. Raises: UserError for a file that is not as expected, by row."""
