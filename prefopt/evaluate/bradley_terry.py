@@ -93,8 +93,6 @@ def bootstrap(
         times = np.concatenate([np.full(len(members[g]), drawn[g]) for g in range(count)])
         places = order[times > 0]
         taken = battles.taken(places)
-        heavier = Comparison(
-            taken.first, taken.second, taken.outcome, taken.weight * times[times > 0], taken.features
-        )
+        heavier = Comparison(taken.first, taken.second, taken.outcome, taken.weight * times[times > 0], taken.features)
         fits.append(fit(heavier, players, baseline, whole))
     return whole, fits

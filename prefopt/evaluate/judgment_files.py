@@ -83,7 +83,9 @@ def _judgment(row: Mapping[str, Any], where: str) -> Judgment:
     labels = [game.get("score") if isinstance(game, Mapping) else None for game in games]
     for label in labels:
         if label is not None and label not in VERDICTS:
-            raise UserError(f"{where}: {label!r} is no verdict", f"known: {', '.join(VERDICTS)}; null where there is none")
+            raise UserError(
+                f"{where}: {label!r} is no verdict", f"known: {', '.join(VERDICTS)}; null where there is none"
+            )
     category = str(row.get("category") or "")
     if len(labels) < 2 or None in labels:
         return Judgment(str(uid), category, (), where)
