@@ -69,7 +69,7 @@ def read_annotations(path: Path) -> Annotated:
     for key, found in names.items():
         if len(found) > 1:
             raise UserError(f"{path}: {key} names several: {', '.join(sorted(found)[:3])}", "one file for each model")
-    return Annotated(*(next(iter(names[key])) for key in ("generator_2", "generator_1")), tuple(rows))
+    return Annotated(min(names["generator_2"]), min(names["generator_1"]), tuple(rows))
 
 
 def check_count(name: str, rows: Sequence[Annotation], expected: int, allow_missing: bool, known: Sequence[str]) -> int:

@@ -3,11 +3,11 @@
     P(first beats second) = sigmoid(s_first - s_second + features @ c)
 
 s: strength of each player in nats, that of the baseline 0. A tie is half a win of each. A comparison may count several
-times (weight). Fitted by maximum likelihood; Elo's scale would be 400 / ln 10 times s. Where nobody meets anybody but the
-baseline, and there are no features, sigmoid(s) is the mean outcome, weighted.
+times (weight). Fitted by maximum likelihood; Elo's scale would be 400 / ln 10 times s. Where nobody meets anybody but
+the baseline, and there are no features, sigmoid(s) is the mean outcome, weighted.
 
-Style control as of Chatbot Arena (Li et al. 2024, "Does style matter?"): with features in the fit, s is what is left when
-style is what it is on average.
+Style control as of Chatbot Arena (Li et al. 2024, "Does style matter?"): with features in the fit, s is what is left
+when style is what it is on average.
 """
 
 from __future__ import annotations

@@ -20,14 +20,16 @@ MOST_NEAR = 0.5
 NEAR = 0.7
 """Share of the most common answer's 5-grams that an answer has from which on it is nearly that one."""
 _GRAM = 5
+_FEWEST = 5  # of fewer answers nothing can be told
 
 
 @dataclass(frozen=True)
 class Sameness:
     """How alike the answers of a model are.
 
-    equal: share of answers that are the most common one, word for word. near: share of answers that have at least
-    `NEAR` of its 5-grams of words (an answer of fewer than 5 words is one gram). common: the most common answer.
+    equal: of the answers besides the most common one, the share that is the same, word for word. near: the share that
+    has at least `NEAR` of its 5-grams of words (an answer of fewer than 5 words is one gram). common: that answer.
+    count: of all.
     """
 
     equal: float
@@ -38,12 +40,12 @@ class Sameness:
     @property
     def is_degenerate(self) -> bool:
         """Whether the answers do not depend on the questions."""
-        return self.count > 1 and (self.equal >= MOST_EQUAL or self.near >= MOST_NEAR)
+        return self.count >= _FEWEST and (self.equal >= MOST_EQUAL or self.near >= MOST_NEAR)
 
     def sentence(self, name: str) -> str:
         """For a note or a message."""
         return (
-            f"{name}: {self.equal:.0%} of {self.count} answers are the same, {self.near:.0%} nearly so"
+            f"{name}: of {self.count} answers {self.equal:.0%} are the same, {self.near:.0%} nearly so"
             f" ({' '.join(self.common.split())[:60]!r})"
         )
 
@@ -63,7 +65,8 @@ def sameness(responses: Sequence[str]) -> Sameness:
     common = max(counts, key=lambda w: counts[w]) if most > 1 else by_length[len(words) // 2]
     grams = _grams(common)
     near = sum(len(grams & _grams(w)) >= NEAR * len(grams) for w in words)
-    return Sameness(most / len(words), near / len(words), " ".join(common), len(words))
+    others = max(1, len(words) - 1)
+    return Sameness((most - 1) / others, (near - 1) / others, " ".join(common), len(words))
 
 
 def check_answers(responses: Sequence[str], name: str, allow: bool) -> tuple[Sameness, tuple[str, ...]]:

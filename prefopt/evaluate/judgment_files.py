@@ -1,7 +1,7 @@
 """Judgment files of Arena-Hard: data/BENCH/model_judgment/JUDGE/MODEL.jsonl, of v0.1 and of v2.0 (Li et al. 2024).
 
-A row: uid (question_id before v2.0), model, category (v2.0), games: two objects with a score such as "A>>B". In the first
-game A is the baseline and B the model, in the second A is the model.
+A row: uid (question_id before v2.0), model, category (v2.0), games: two objects with a score such as "A>>B". In the
+first game A is the baseline and B the model, in the second A is the model.
 """
 
 from __future__ import annotations
@@ -89,5 +89,5 @@ def _judgment(row: Mapping[str, Any], where: str) -> Judgment:
     category = str(row.get("category") or "")
     if len(labels) < 2 or None in labels:
         return Judgment(str(uid), category, (), where)
-    (of_baseline, first_strong), (of_model, second_strong) = (VERDICTS[label] for label in labels)
+    (of_baseline, first_strong), (of_model, second_strong) = (VERDICTS[str(label)] for label in labels)
     return Judgment(str(uid), category, ((1 - of_baseline, first_strong), (of_model, second_strong)), where)

@@ -50,9 +50,10 @@ def match(model: Sequence[Answer], baseline: Sequence[Answer], allow: bool) -> t
         if len(asked) != 1:
             what = "has two prompts" if asked else "has its prompt in neither file"
             raise UserError(f"question {pair.model.id} {what}", "take files of the same question set, with prompts")
+    paired = {id(answer) for pair in pairs for answer in (pair.model, pair.baseline)}
     alone = {
-        "no answer of the baseline": [a for a in model if all(a is not p.model for p in pairs)],
-        "no answer of the model": [a for a in baseline if all(a is not p.baseline for p in pairs)],
+        "no answer of the baseline": [answer for answer in model if id(answer) not in paired],
+        "no answer of the model": [answer for answer in baseline if id(answer) not in paired],
     }
     for reason, answers in alone.items():
         if answers and not allow:

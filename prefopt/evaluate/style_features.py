@@ -79,7 +79,7 @@ def _told(metadata: Any) -> Style | None:
     values: list[float] = []
     for key in ("token_len", "header_count", "list_count", "bold_count"):
         value = metadata.get(key)
-        numbers = list(value.values()) if isinstance(value, Mapping) else [value]
+        numbers: list[Any] = list(value.values()) if isinstance(value, Mapping) else [value]
         if not all(isinstance(number, int | float) for number in numbers):
             return None
         values.append(float(sum(numbers)))

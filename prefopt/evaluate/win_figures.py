@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prefopt.evaluate.length_controlled import Floats, Ints, l1_fit, length_term, plain_fit
 from prefopt.evaluate.length_controlled import Comparisons as Lengths
+from prefopt.evaluate.length_controlled import Floats, Ints, l1_fit, length_term, plain_fit
 from prefopt.evaluate.matched import Matched
 from prefopt.evaluate.measure import Figure
 from prefopt.evaluate.verdicts import Verdict

@@ -130,8 +130,8 @@ def test_nine_models_have_their_published_win_rates(tmp_path):
     assert all(abs(distance) < 1 for distance in distances.values()), distances
     assert [row["model"] for row in found.tables["models"][:2]] == ["NullModel", "claude-instant-1.2"]
     # A constant answer is in the table, and a note says so; of the other eight none is suspected.
-    assert next(note for note in found.notes if "answers are the same" in note).startswith("NullModel: 100% of 805")
-    assert sum("answers are the same" in note for note in found.notes) == 1
+    assert next(note for note in found.notes if "are the same" in note).startswith("NullModel: of 805 answers 100%")
+    assert sum("are the same" in note for note in found.notes) == 1
 
 
 @needs_data

@@ -28,9 +28,9 @@ class WinRate:
     2023, arXiv 2306.05685). A reward model prefers the answer of the higher reward.
 
         win_rate, win_rate/CATEGORY   mean preference
-        length_controlled_win_rate    what it would be at equal length: sigmoid of the constant of the model of Dubois et
-                                      al. 2024 without the difficulty of instructions, which one model cannot tell
-                                      (`plain_fit` of prefopt/evaluate/length_controlled.py)
+        length_controlled_win_rate    what it would be at equal length: sigmoid of the constant of the model of Dubois
+                                      et al. 2024 without the difficulty of instructions, which one model cannot
+                                      tell (`plain_fit` of prefopt/evaluate/length_controlled.py)
         longer/win_rate               mean preference for the longer answer, by characters; equal lengths aside
         orders/agreement              share of questions of which the judge says the same in both orders
         orders/first_shown            mean preference for what is shown first; 50 of a judge without such a bias
@@ -42,8 +42,8 @@ class WinRate:
         in both. allow_unmatched: leave out questions that only one file has.
     judge: settings of the judge, as of `score=judge` of prefopt pairs (url, model, template, ...), pairwise. None: the
         reward model of `reward=`.
-    price_per_million: [of tokens to the judge, of tokens from it], for the estimate. estimate_only: only say what asking
-        would cost; nothing is asked.
+    price_per_million: [of tokens to the judge, of tokens from it], for the estimate. estimate_only: only say what
+        asking would cost; nothing is asked.
     max_missing: so many questions may be without a verdict; they are left out.
     allow_degenerate: measure answers that do not depend on the question (prefopt/evaluate/degenerate.py).
     """

@@ -137,7 +137,7 @@ class Judge(ServerSettings):
         return lambda examples: self._in_both_orders(server, template, examples)
 
     def questions(self, examples: Sequence[Example]) -> list[str]:
-        """What mode=pairwise asks about these Examples, each question once, retries aside. Raises: as `read_template`."""
+        """What mode=pairwise asks of these Examples, each question once, no retries. Raises: as `read_template`."""
         template = read_template(self.template or "comparison", self.mode)
         asked = [self._comparisons(template, example) for example in examples]
         return list(dict.fromkeys(question for row in asked for both in row.values() for question in both))
