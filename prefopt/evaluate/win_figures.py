@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from prefopt.evaluate.verdicts import Verdict
 
 _FITS = 200
 """Most resamples of the interval at equal length: each is a fit."""
+_WIDE, _FAR = 20.0, 10.0
+"""Points of its interval, and of its distance from the raw rate, from which the rate at equal length is doubted."""
 
 
 def win_figures(pairs: Sequence[Matched], verdicts: Sequence[Verdict], resamples: int, seed: int) -> dict[str, Figure]:
@@ -48,6 +50,19 @@ def win_figures(pairs: Sequence[Matched], verdicts: Sequence[Verdict], resamples
         which = np.array([pair.category == category for pair in pairs])
         figures[f"win_rate/{category}"] = rate(wins[which], groups[which])
     return figures
+
+
+def doubts(figures: Mapping[str, Figure]) -> tuple[str, ...]:
+    """A note where the rate at equal length should not be leaned on: too few wins, or lengths that never meet."""
+    raw, equal = figures["win_rate"], figures.get("length_controlled_win_rate")
+    if equal is None or equal.low is None or equal.high is None:
+        return ()
+    if equal.high - equal.low <= _WIDE and abs(equal.value - raw.value) <= _FAR:
+        return ()
+    return (
+        f"length_controlled_win_rate ({equal.low:.0f} to {equal.high:.0f}, raw {raw.value:.0f}) extrapolates: one model"
+        " alone tells little of what length does to its win rate. Compare answers of like length.",
+    )
 
 
 def _mean(values: Floats, groups: Ints, resamples: int, rng: np.random.Generator) -> Figure:

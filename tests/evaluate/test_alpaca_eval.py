@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -108,6 +109,7 @@ def test_incomplete_published_files_are_refused_by_number_and_instruction(tmp_pa
 
 
 @needs_data
+@pytest.mark.slow
 def test_nine_models_have_their_published_win_rates(tmp_path):
     found = AlpacaEval(named(FILES), allow_missing=True)(place(tmp_path))
     board = published()
@@ -128,6 +130,12 @@ def test_nine_models_have_their_published_win_rates(tmp_path):
     # does; which rows make cross-validation choose it are in a file on the hub.
     assert abs(distances.pop("alpaca-7b_verbose")) < 2.5
     assert all(abs(distance) < 1 for distance in distances.values()), distances
+    # All are in the published order but alpaca-7b, 5.88 there, which comes behind gemma-2b-it (5.44) and phi-2-sft
+    # (5.85): ours are 5.29, 5.34 and 5.83.
+    theirs = {name: float(board[name]["length_controlled_winrate"]) for name in distances}
+    for one, other in itertools.permutations(distances, 2):
+        if theirs[one] > theirs[other] + 0.5:
+            assert rows[one]["length_controlled_win_rate"] > rows[other]["length_controlled_win_rate"], (one, other)
     assert [row["model"] for row in found.tables["models"][:2]] == ["NullModel", "claude-instant-1.2"]
     # A constant answer is in the table, and a note says so; of the other eight none is suspected.
     assert next(note for note in found.notes if "are the same" in note).startswith("NullModel: of 805 answers 100%")
@@ -135,6 +143,7 @@ def test_nine_models_have_their_published_win_rates(tmp_path):
 
 
 @needs_data
+@pytest.mark.slow
 def test_without_the_constant_answer_the_others_move_by_less_than_two_points(tmp_path):
     rates = [
         {row["model"]: row["length_controlled_win_rate"] for row in found.tables["models"]}

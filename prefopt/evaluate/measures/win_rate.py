@@ -97,16 +97,13 @@ class WinRate:
         from prefopt.evaluate.degenerate import check_answers
         from prefopt.evaluate.matched import match
         from prefopt.evaluate.verdicts import by_judge, by_reward, estimate, say
-        from prefopt.evaluate.win_figures import win_figures
+        from prefopt.evaluate.win_figures import doubts, win_figures
 
         mine, theirs = read_answers(self.answers), read_answers(self.baseline)
-        notes = [
-            note
-            for name, path, answers in (("answers", self.answers, mine), ("baseline", self.baseline, theirs))
-            for note in check_answers([a.response for a in answers], f"measure.{name} ({path})", self.allow_degenerate)[
-                1
-            ]
-        ]
+        notes: list[str] = []
+        for name, path, answers in (("answers", self.answers, mine), ("baseline", self.baseline, theirs)):
+            responses = [answer.response for answer in answers]
+            notes += check_answers(responses, f"measure.{name} ({path})", self.allow_degenerate)[1]
         pairs, left_out = match(mine, theirs, self.allow_unmatched)
         examples = [pair.example for pair in pairs]
         if self.judge is None:
@@ -123,16 +120,17 @@ class WinRate:
         reasons = Counter(verdict.reason for verdict in verdicts if verdict.reason is not None)
         self._check_missing(pairs, verdicts)
         judged = [(pair, verdict) for pair, verdict in zip(pairs, verdicts) if verdict.preference is not None]
+        figures = win_figures(
+            [pair for pair, _ in judged],
+            [verdict for _, verdict in judged],
+            place.settings.resamples,
+            place.settings.seed,
+        )
         return Measured(
-            win_figures(
-                [pair for pair, _ in judged],
-                [verdict for _, verdict in judged],
-                place.settings.resamples,
-                place.settings.seed,
-            ),
+            figures,
             rows=[_row(pair, verdict) for pair, verdict in zip(pairs, verdicts)],
             left_out={**left_out, **reasons},
-            notes=tuple(notes),
+            notes=(*notes, *doubts(figures)),
         )
 
     def _judge(self) -> Judge:
