@@ -29,6 +29,16 @@ _REMINDER = {
 }
 
 
+class BothOrders(NamedTuple):
+    """What a judge said of two candidates. shown_first, shown_second: what the first of them gets (1, 0.5 or 0) when it
+    is shown first, and when it is shown second; None where the answer cannot be read. reason: why, or None.
+    """
+
+    shown_first: float | None
+    shown_second: float | None
+    reason: str | None
+
+
 class _Verdict(NamedTuple):
     """What one question came to.
 
@@ -113,6 +123,37 @@ class Judge(ServerSettings):
         server = Server(self, place)
         server.open()
         return lambda examples: (self._graded if self.mode == "scalar" else self._compared)(server, template, examples)
+
+    def open_orders(self, place: Place) -> Callable[[Sequence[Example]], list[BothOrders]]:
+        """The function that compares the two candidates of each Example, and tells the two orders apart; mode=pairwise.
+
+        Raises: as `open`.
+        """
+        from prefopt.pairs.server import Server
+
+        template = read_template(self.template or "comparison", self.mode)
+        server = Server(self, place)
+        server.open()
+        return lambda examples: self._in_both_orders(server, template, examples)
+
+    def questions(self, examples: Sequence[Example]) -> list[str]:
+        """What mode=pairwise asks of these Examples, each question once, no retries. Raises: as `read_template`."""
+        template = read_template(self.template or "comparison", self.mode)
+        asked = [self._comparisons(template, example) for example in examples]
+        return list(dict.fromkeys(question for row in asked for both in row.values() for question in both))
+
+    def _in_both_orders(self, server: Server, template: str, examples: Sequence[Example]) -> list[BothOrders]:
+        asked = [self._comparisons(template, example).get((0, 1)) for example in examples]
+        verdicts = self._verdicts(server, [question for both in asked if both is not None for question in both])
+        found = []
+        for both in asked:
+            if both is None:  # equal words, which nobody need be asked about
+                found.append(BothOrders(0.5, 0.5, None))
+                continue
+            one, other = (verdicts[question] for question in both)
+            second = None if other.value is None else 1 - other.value
+            found.append(BothOrders(one.value, second, min(filter(None, (one.reason, other.reason)), default=None)))
+        return found
 
     def _graded(self, server: Server, template: str, examples: Sequence[Example]) -> list[Judged]:
         questions = [
