@@ -15,7 +15,7 @@ from prefopt.evaluate.measure import Figure, Measured
 from prefopt.evaluate.resample import mean_figure
 from prefopt.pairs.score.repetition import repeated_share
 
-ONLY_AFTER, ONLY_BEFORE = "question without an answer in before", "question answered in before alone"
+ONLY_AFTER, ONLY_BEFORE = "answer to a question that before does not have", "answer from before to another question"
 
 _MEANS = {
     "words": "length/words",
@@ -45,23 +45,21 @@ def measure_answers(answers: Sequence[Answer], before: Sequence[Answer] | None, 
 
     Raises: UserError where the two answer no question in common.
     """
+    left_out: dict[str, int] = {}
+    if before is not None:
+        answers, before, left_out = _matched(answers, before)
     rows = _rows(answers, counting)
     figures, notes = _figures("answers", answers, rows, counting)
     tables = {"categories": _categories(rows)} if len({answer.category for answer in answers}) > 1 else {}
-    left_out: dict[str, int] = {}
     if before is not None:
         rows_before = _rows(before, counting)
         figures_before, notes_before = _figures("before", before, rows_before, counting)
         notes += notes_before
-        matched = _matched(rows, rows_before)
-        for reason, count in ((ONLY_AFTER, len(rows) - len(matched)), (ONLY_BEFORE, len(rows_before) - len(matched))):
-            if count:
-                left_out[reason] = count
-        differences = _differences(matched, counting) | _plain_differences(figures, figures_before)
+        differences = _differences(rows, rows_before, counting) | _plain_differences(figures, figures_before)
         tables["before_and_after"] = _table(figures, figures_before, differences)
         figures = figures | figures_before | differences
         rows = [{"of": "answers", **row} for row in rows] + [{"of": "before", **row} for row in rows_before]
-    return Measured(figures, tables, rows, left_out, tuple(dict.fromkeys(notes)))
+    return Measured(figures, tables, rows, left_out, tuple(notes))
 
 
 def _rows(answers: Sequence[Answer], counting: Counting) -> list[dict[str, Any]]:
@@ -103,12 +101,8 @@ def _figures(
         if len(values):
             figures[f"{name}/{metric}"] = mean_figure(values, counting.resamples, counting.seed)
         if key in ("tokens", "stopped") and len(values) < len(rows):
-            what = "how many tokens" if key == "tokens" else "whether the model ended"
-            notes.append(
-                f"{name}: {len(rows) - len(values)} of {len(rows)} answers do not say {what} they have"
-                if key == "tokens"
-                else f"{name}: {len(rows) - len(values)} of {len(rows)} answers do not say {what} them itself"
-            )
+            missing = f"{name}: {len(rows) - len(values)} of {len(rows)} answers do not say"
+            notes.append(f"{missing} {'of how many tokens they are' if key == 'tokens' else 'how they ended'}")
     same = np.array([row["same"] > 0 for row in rows], dtype=np.float64)
     figures[f"{name}/identical"] = Figure(float(same.mean()), count=len(rows))
     figures[f"{name}/most_common"] = Figure(quality.most_common_share(texts), count=len(rows))
@@ -124,49 +118,48 @@ def _figures(
 
 def _self_bleu(name: str, texts: Sequence[str], counting: Counting) -> tuple[Figure | None, list[str]]:
     """Over answers that are not empty, a drawn part of them where there are more than are asked for."""
-    full = [text for text in texts if not quality.is_empty(text)]
     wanted = counting.self_bleu_answers
     if not wanted:
         return None, []
+    full = [text for text in texts if not quality.is_empty(text)]
+    notes = []
+    if len(full) < len(texts):
+        notes.append(f"{name}/self_bleu leaves {len(texts) - len(full)} empty answers out")
     if len(full) < 2:
         return None, [f"{name}: no self-BLEU of {len(full)} answers that are not empty"]
-    notes = []
     if len(full) > wanted:
         notes.append(f"{name}/self_bleu is over {wanted} of {len(full)} answers, drawn with seed {counting.seed}")
         drawn = np.random.default_rng(counting.seed).permutation(len(full))[:wanted]
         full = [full[place] for place in sorted(drawn)]
-    if len(full) < len(texts) and len(full) < wanted:
-        notes.append(f"{name}/self_bleu leaves {len(texts) - len(full)} empty answers out")
     scores = quality.self_bleu(full)
     return Figure(sum(scores) / len(scores), count=len(scores)), notes
 
 
-def _matched(
-    after: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]
-) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Answers to the same question and turn, those from after training first. Raises: UserError where there are none."""
-    known = {(row["id"], row["turn"]): row for row in before}
-    matched = [(row, known[row["id"], row["turn"]]) for row in after if (row["id"], row["turn"]) in known]
-    if not matched:
+def _matched(answers: Sequence[Answer], before: Sequence[Answer]) -> tuple[list[Answer], list[Answer], dict[str, int]]:
+    """The answers to questions and turns that both files have, in one order, and how many the others are.
+
+    Raises: UserError where there are none.
+    """
+    old = {(answer.id, answer.turn): answer for answer in before}
+    new = [answer for answer in answers if (answer.id, answer.turn) in old]
+    if not new:
         raise UserError(
-            "measure.before: no question is answered in both files (they are matched by id, AlpacaEval's by the"
-            " instruction)",
+            "measure.before: no question is answered in both files; they are matched by id, AlpacaEval's by instruction",
             "give the answers to the same questions, or leave measure.before out",
         )
-    return matched
+    alone = {ONLY_AFTER: len(answers) - len(new), ONLY_BEFORE: len(before) - len(new)}
+    left_out = {reason: count for reason, count in alone.items() if count}
+    return new, [old[answer.id, answer.turn] for answer in new], left_out
 
 
 def _differences(
-    matched: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], counting: Counting
+    rows: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]], counting: Counting
 ) -> dict[str, Figure]:
     """Of what is a mean over answers: the mean difference over questions, with its interval."""
     found = {}
     for key, metric in _MEANS.items():
-        gaps = [
-            float(after[key]) - float(before[key])
-            for after, before in matched
-            if after[key] is not None and before[key] is not None
-        ]
+        pairs = [(new[key], old[key]) for new, old in zip(rows, before)]
+        gaps = [float(new) - float(old) for new, old in pairs if new is not None and old is not None]
         if gaps:
             found[f"difference/{metric}"] = mean_figure(np.array(gaps), counting.resamples, counting.seed)
     return found
