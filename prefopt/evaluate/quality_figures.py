@@ -144,8 +144,8 @@ def _matched(answers: Sequence[Answer], before: Sequence[Answer]) -> tuple[list[
     new = [answer for answer in answers if (answer.id, answer.turn) in old]
     if not new:
         raise UserError(
-            "measure.before: no question is answered in both files; they are matched by id, AlpacaEval's by instruction",
-            "give the answers to the same questions, or leave measure.before out",
+            "measure.before: no question is answered in both files",
+            "they are matched by id, AlpacaEval's by instruction: give answers to the same questions, or leave measure.before out",
         )
     alone = {ONLY_AFTER: len(answers) - len(new), ONLY_BEFORE: len(before) - len(new)}
     left_out = {reason: count for reason, count in alone.items() if count}

@@ -25,8 +25,8 @@ class Quality:
         answers/identical, /most_common              share of answers that another one equals; that of the commonest
 
     With answers from before training, both are cut to the questions that both answer; there are the same figures as
-    before/... and, as answers minus before, difference/... with paired intervals. identical, most_common, distinct and self_bleu have no interval: a
-    resample repeats answers, which is what they measure.
+    before/... and, as answers minus before, difference/... with paired intervals. identical, most_common, distinct and
+    self_bleu have no interval: a resample repeats answers, which is what they measure.
 
     answers: answers.jsonl of measure=answers, a file of AlpacaEval, Arena-Hard or MT-Bench, or samples.jsonl of a run,
         which has the answers from before training too. Must be given.
