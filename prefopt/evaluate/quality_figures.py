@@ -145,7 +145,7 @@ def _matched(answers: Sequence[Answer], before: Sequence[Answer]) -> tuple[list[
     if not new:
         raise UserError(
             "measure.before: no question is answered in both files",
-            "they are matched by id, AlpacaEval's by instruction: give answers to the same questions, or leave measure.before out",
+            "give answers to the same questions (matched by id, AlpacaEval's by instruction), or leave it out",
         )
     alone = {ONLY_AFTER: len(answers) - len(new), ONLY_BEFORE: len(before) - len(new)}
     left_out = {reason: count for reason, count in alone.items() if count}
