@@ -48,10 +48,9 @@ def run_harness(asked: Asked, place: EvalPlace) -> Measured:
     manager = TaskManager(include_path=folder)
     for task in asked.tasks:
         if task not in manager.all_tasks:
-            raise UserError(
-                f"measure.tasks: the harness has no task {task!r}",
-                did_you_mean(task, manager.all_tasks)[:500] if _is_near(task, manager.all_tasks) else _see(folder),
-            )
+            near = did_you_mean(task, manager.all_tasks)  # of thousands: where none is near, not all are listed
+            hint = near if near.startswith("did") else _see(folder)
+            raise UserError(f"measure.tasks: the harness has no task {task!r}", hint)
     model = _model(asked, place)
     try:
         results = lm_eval.simple_evaluate(
@@ -143,10 +142,6 @@ def _rows(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             filter_ = sample.get("filter", "none")
             place = f"{task}:{sample['doc_id']}" + ("" if filter_ == "none" else f":{filter_}")
             yield {"id": place, "task": task, **values}
-
-
-def _is_near(task: str, known: Sequence[str]) -> bool:
-    return did_you_mean(task, known).startswith("did")
 
 
 def _see(folder: str | None) -> str:
