@@ -47,7 +47,7 @@ def write_task(folder: Path) -> None:
     """Eight beginnings of stories with two endings each."""
     nice = ["happy", "glad", "so happy", "very proud"]
     rows = [
-        {"q": f"Once upon a time, there was a little {who}. The {who} was", "a": nice[i % 4], "b": "qxz zqx vvk"}
+        {"q": f"Once upon a time, there was a little {who}. The {who} was", "a": nice[i % 4], "b": "sad"}
         for i, who in enumerate(["girl", "boy", "dog", "cat", "bird", "frog", "bear", "fish"])
     ]
     data = folder / "data.jsonl"
@@ -67,6 +67,9 @@ metric_list:
   - metric: acc
     aggregation: mean
     higher_is_better: true
+  - metric: brier_score
+    aggregation: brier_score
+    higher_is_better: false
 metadata:
   version: 1.0
 """)
@@ -144,7 +147,8 @@ def test_a_task_of_our_own_has_the_harness_s_numbers(tmp_path: Path, monkeypatch
     settings = Harness(["prefopt_tiny"], include_path=str(tmp_path), batch_size=4)
     found = measure(settings, tmp_path)
     figure = found.figures["prefopt_tiny/acc"]
-    assert figure.value == 1.0  # a model of stories does not take "qxz zqx vvk" for likelier
+    assert figure.low is not None
+    assert 0 < figure.value - figure.low < 0.5
     assert figure.count == 8
     assert found.tables["tasks"][0]["num_fewshot"] == 0
     assert len(found.rows) == 8
@@ -157,7 +161,8 @@ def test_a_task_of_our_own_has_the_harness_s_numbers(tmp_path: Path, monkeypatch
         batch_size=4,
         task_manager=lm_eval.tasks.TaskManager(include_path=str(tmp_path), include_defaults=False),
     )
-    assert theirs["results"]["prefopt_tiny"]["acc,none"] == figure.value
+    for name in ("acc", "brier_score"):
+        assert theirs["results"]["prefopt_tiny"][f"{name},none"] == found.figures[f"prefopt_tiny/{name}"].value
     assert hash_of(theirs["samples"]["prefopt_tiny"]) == found.tables["tasks"][0]["hash"]
 
     with pytest.raises(UserError, match="has no task 'prefopt_tinny'\n  did you mean 'prefopt_tiny'"):
@@ -173,19 +178,23 @@ def test_adapters_are_measured_over_their_base_and_a_chat_template_reaches_the_p
     import datasets.config
     import peft
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     write_task(tmp_path)
     adapted = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(MODEL), peft.LoraConfig(r=2))
     for name, weights in adapted.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(weights, std=5.0, generator=torch.Generator().manual_seed(0))
+            torch.nn.init.normal_(weights, std=0.5, generator=torch.Generator().manual_seed(0))
     adapted.save_pretrained(tmp_path / "adapters")
+    merged = adapted.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    AutoTokenizer.from_pretrained(MODEL).save_pretrained(tmp_path / "merged")
     settings = Harness(["prefopt_tiny"], include_path=str(tmp_path))
-    plain = measure(settings, tmp_path, tmp_path / "adapters")
-    # Adapters of that size leave nothing of the stories, which the base tells from noise in all eight.
-    assert plain.figures["prefopt_tiny/acc"].value < 1.0
+    base, plain, whole = (measure(settings, tmp_path, m) for m in (MODEL, tmp_path / "adapters", tmp_path / "merged"))
+    brier = [found.figures["prefopt_tiny/brier_score"].value for found in (base, plain, whole)]
+    assert brier[1] == pytest.approx(brier[2], abs=1e-4)
+    assert abs(brier[1] - brier[0]) > 0.01
     chat = Harness(["prefopt_tiny"], include_path=str(tmp_path), limit=2, apply_chat_template=True)
     asked = measure(chat, tmp_path, tmp_path / "adapters", "chatml")
     assert asked.tables["tasks"][0]["hash"] != plain.tables["tasks"][0]["hash"]
