@@ -45,9 +45,13 @@ RESULTS = {
 
 def write_task(folder: Path) -> None:
     """Eight beginnings of stories with two endings each."""
-    nice = ["happy", "glad", "so happy", "very proud"]
+    endings = ("sad", "very happy")
     rows = [
-        {"q": f"Once upon a time, there was a little {who}. The {who} was", "a": nice[i % 4], "b": "sad"}
+        {
+            "q": f"Once upon a time, there was a little {who}. The {who} was",
+            "a": endings[i % 2],
+            "b": endings[1 - i % 2],
+        }
         for i, who in enumerate(["girl", "boy", "dog", "cat", "bird", "frog", "bear", "fish"])
     ]
     data = folder / "data.jsonl"
@@ -147,6 +151,7 @@ def test_a_task_of_our_own_has_the_harness_s_numbers(tmp_path: Path, monkeypatch
     settings = Harness(["prefopt_tiny"], include_path=str(tmp_path), batch_size=4)
     found = measure(settings, tmp_path)
     figure = found.figures["prefopt_tiny/acc"]
+    assert 0 < figure.value < 1
     assert figure.low is not None
     assert 0 < figure.value - figure.low < 0.5
     assert figure.count == 8
