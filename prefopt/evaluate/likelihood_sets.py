@@ -107,8 +107,9 @@ def _known(*columns: Sequence[float | None]) -> list[list[float]]:
 def _alone(found: _Found, name: str, pairs: list[ScoredPair], resamples: int, seed: int) -> None:
     """The figures of one model on one set. name: what they begin with."""
     rewards = margins(pairs, "reward")
-    found.leave_out("no reward", sum(margin is None for margin in rewards))
-    found.leave_out("no log-probabilities", sum(margin is None for margin in margins(pairs, "logps")))
+    whose = " in against" if name.endswith("/against") else ""
+    found.leave_out(f"no reward{whose}", sum(margin is None for margin in rewards))
+    found.leave_out(f"no log-probabilities{whose}", sum(margin is None for margin in margins(pairs, "logps")))
     _put(found, f"{name}/rewards/accuracy", accuracy(_known(rewards)[0], resamples, seed))
     correlations = []
     for kind in LIKELIHOODS:
