@@ -10,9 +10,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from prefopt import __version__, cli_help
+from prefopt.cli_words import Parser
 from prefopt.disk import disk_failure
 from prefopt.errors import UserError, did_you_mean
 from prefopt.masking import mask_streams, masked
@@ -61,6 +62,7 @@ def _dispatch(words: list[str]) -> int:
         "train": _train,
         "sweep": _sweep,
         "pairs": _pairs,
+        "eval": _eval,
         "data": _data,
         "plan": _plan,
         "rounds": _rounds,
@@ -71,32 +73,8 @@ def _dispatch(words: list[str]) -> int:
     return commands[words[0]](words[1:])
 
 
-class _Parser(argparse.ArgumentParser):
-    """Options anywhere among the overrides; complaints are `UserError`s, in the same voice as all others."""
-
-    def __init__(self) -> None:
-        super().__init__(add_help=False, allow_abbrev=False)
-        self.add_argument("-h", "--help", action="store_true")
-        self.add_argument("--config-dir", type=Path)
-        self.add_argument("overrides", nargs="*")
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message, "see prefopt --help")
-
-    def read(self, words: list[str]) -> argparse.Namespace:
-        """The options and overrides.
-
-        Raises: UserError for an option that there is not.
-        """
-        options, rest = self.parse_known_intermixed_args(words)
-        if rest:
-            known = [name for action in self._actions for name in action.option_strings]
-            raise UserError(f"there is no option {rest[0]}", did_you_mean(rest[0].split("=")[0], known))
-        return options
-
-
 def _train(words: list[str]) -> int:
-    parser = _Parser()
+    parser = Parser()
     for name in ("--dry-run", "--show-config", "--sbatch-only"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
@@ -179,7 +157,7 @@ def _sweep(words: list[str]) -> int:
     command = words[0] if words else "--help"
     if command not in (*commands, "-h", "--help"):
         raise UserError(f"there is no command sweep {command}", did_you_mean(command, commands))
-    parser = _Parser()
+    parser = Parser()
     if command == "status":
         parser.add_argument("--json", action="store_true")
     if command == "retry":
@@ -211,7 +189,7 @@ def _sweep(words: list[str]) -> int:
 
 
 def _pairs(words: list[str]) -> int:
-    parser = _Parser()
+    parser = Parser()
     for name in ("--dry-run", "--show-config"):
         parser.add_argument(name, action="store_true")
     options = parser.read(words)
@@ -235,8 +213,36 @@ def _pairs(words: list[str]) -> int:
     return make_pairs(composition, words, dry_run=options.dry_run)
 
 
+def _eval(words: list[str]) -> int:
+    parser = Parser()
+    for name in ("--dry-run", "--show-config", "--json"):
+        parser.add_argument(name, action="store_true")
+    options = parser.read(words)
+    if options.help:
+        print(cli_help.eval_help(options.config_dir), end="")
+        return 0
+    if options.json and (options.dry_run or options.show_config):
+        other = "--dry-run" if options.dry_run else "--show-config"
+        raise UserError(f"--json has no effect beside {other}", "leave one of them out")
+    from prefopt.eval_config import compose_eval
+
+    composition = compose_eval(options.overrides, options.config_dir)
+    for note in composition.notes:
+        print(f"prefopt: {note}", file=sys.stderr)
+    from rich.console import Console
+
+    if options.show_config:
+        from prefopt.dry_run import print_settings
+
+        print_settings(composition.sources(), Console())
+        return 0
+    from prefopt.make_eval import make_eval
+
+    return make_eval(composition, words, Console(), dry_run=options.dry_run, as_json=options.json)
+
+
 def _data(words: list[str]) -> int:
-    parser = _Parser()
+    parser = Parser()
     parser.add_argument("--rows", type=int, default=3)
     options = parser.read(words)
     if options.help:
@@ -251,7 +257,7 @@ def _data(words: list[str]) -> int:
 
 
 def _plan(words: list[str]) -> int:
-    parser = _Parser()
+    parser = Parser()
     for name in ("--gpu", "--interconnect"):
         parser.add_argument(name)
     parser.add_argument("--mfu", type=float)
@@ -276,7 +282,7 @@ def _plan(words: list[str]) -> int:
 
 
 def _rounds(words: list[str]) -> int:
-    parser = _Parser()
+    parser = Parser()
     parser.add_argument("--dry-run", action="store_true")
     options = parser.read(words)
     if options.help:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefopt.recipe_files import (
+    EVAL_TREE,
     GROUPS,
     PAIRS_TREE,
     ROUNDS_TREE,
@@ -25,6 +26,7 @@ commands:
   train    train a run, or go on with one               prefopt train recipe=quickstart
   sweep    how a sweep stands; go on with it             prefopt sweep status
   pairs    make preference data for prompts              prefopt pairs recipe=rso prompts=FILE policy=MODEL
+  eval     measure a run or a model                      prefopt eval run=RUN measure=preferences
   data     show what would be trained on, row by row     prefopt data recipe=quickstart
   plan     what a run takes of memory, time and disk     prefopt plan recipe=simpo_llama3_instruct
   rounds   loops: build data, train on it, once more     prefopt rounds recipe=iterative_dpo rounds=3
@@ -89,6 +91,24 @@ options:
   --dry-run           compose, check, read the prompts; write nothing
   --show-config       print each setting and where it comes from; do nothing else
   --config-dir DIR    a folder of your own recipes; those of this command lie in DIR/pairs
+
+exit codes: 0 done, 2 misuse, 1 failure, 75 stopped by a signal (the same command goes on), 130 interrupted
+"""
+
+EVAL = """\
+usage: prefopt eval run=RUN|model=MODEL measure=NAME [options] [measure.KEY=VALUE ...] [key=value ...]
+
+Measure a run of `prefopt train`, or any model: figures with 95 % intervals, in the terminal and in figures.json. Last
+wins: eval.yaml, the measure's file, the command line. The same command goes on, and shows again what is done.
+
+  prefopt eval run=runs/RUN
+  prefopt eval model=MODEL reference=MODEL 'measure.sets={heldout: pairs.jsonl}' 'measure.loss={name: dpo, beta: 0.1}'
+
+options:
+  --dry-run           compose and check; write nothing
+  --show-config       print each setting and where it comes from; do nothing else
+  --json              print figures.json
+  --config-dir DIR    a folder of your own recipes; those of this command lie in DIR/eval
 
 exit codes: 0 done, 2 misuse, 1 failure, 75 stopped by a signal (the same command goes on), 130 interrupted
 """
@@ -161,6 +181,11 @@ def train_help(config_dir: Path | None) -> str:
 def pairs_help(config_dir: Path | None) -> str:
     """`prefopt pairs --help`: with every recipe and stage."""
     return PAIRS + "\n" + _listing(PAIRS_TREE.groups, config_dir, PAIRS_TREE)
+
+
+def eval_help(config_dir: Path | None) -> str:
+    """`prefopt eval --help`: with every measure."""
+    return EVAL + "\n" + _listing(EVAL_TREE.groups, config_dir, EVAL_TREE)
 
 
 def rounds_help(config_dir: Path | None) -> str:

@@ -18,7 +18,7 @@ from prefopt.durable import clear_drafts
 from prefopt.errors import UserError
 from prefopt.lock import alone_in
 from prefopt.manifest import start_record
-from prefopt.model.files import adapter_folder, adapters_fingerprint, base_of, fingerprint, model_folder
+from prefopt.model.files import fingerprint_of
 from prefopt.pairs.contamination import Contamination
 from prefopt.pairs.folder import (
     CANDIDATES,
@@ -39,9 +39,10 @@ from prefopt.pairs.registry import make_stage
 from prefopt.pairs.settings import PairsSettings
 from prefopt.pairs.stages import LeftOut
 from prefopt.pairs_config import PairsComposition, deciding
-from prefopt.pairs_workers import run_workers, shard_of, stoppable
+from prefopt.pairs_workers import run_workers, shard_of
 from prefopt.records import Example, example_to_json
 from prefopt.run_folder import read_json
+from prefopt.workers import stoppable
 
 _OURS = (PROMPTS, NOT_PROMPTS, SETTINGS)
 """What a start writes before the manifest."""
@@ -106,14 +107,7 @@ def _fingerprints(settings: PairsSettings) -> dict[str, str]:
     """The sha256 of each model that is named: other weights make other answers."""
     of_stages = [str(stage.get("model") or "") for stage in (settings.score, *settings.margins) if "url" not in stage]
     named = [*settings.policies, settings.reward, settings.reference, *of_stages]
-    found = {}
-    for path in dict.fromkeys(p for p in named if p):
-        adapters = adapter_folder(real(path))
-        if adapters is None:
-            found[path] = fingerprint(model_folder(real(path)))
-        else:
-            found[path] = f"{fingerprint(model_folder(base_of(adapters)))} {adapters_fingerprint(adapters)}"
-    return found
+    return {path: fingerprint_of(real(path)) for path in dict.fromkeys(p for p in named if p)}
 
 
 def _state(path: Path, about: Mapping[str, Any]) -> bool:

@@ -27,6 +27,7 @@ class Tree:
 TRAIN_TREE = Tree("train", "", GROUPS)
 ROUNDS_TREE = Tree("rounds", "rounds", ("recipe",))
 PAIRS_TREE = Tree("pairs", "pairs", ("recipe", "generate", "score", "select"))
+EVAL_TREE = Tree("eval", "eval", ("measure",))
 
 START_GROUPS = ("hydra/launcher", "hydra/sweeper")
 """Groups that say how runs are started and what chooses their values: no part of a run (`prefopt/sweeps/groups.py`)."""

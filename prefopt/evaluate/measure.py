@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from prefopt.evaluate.settings import EvalSettings
@@ -62,3 +62,41 @@ class Measure(Protocol):
     def __call__(self, place: EvalPlace) -> Measured:
         """Measure. Raises: UserError for what a user can cause, before anything is written where that can be known."""
         ...
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """A measure that cannot do without some of what it `uses`, with its settings; without `needs` nothing is demanded
+    when a command is composed, and the measure says itself what it lacks."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which of "model", "reference" and "reward" must be given; a run gives the first, and the second."""
+
+
+@runtime_checkable
+class ChecksSettings(Protocol):
+    """A measure that has something to say of the other settings of the command before anything is loaded."""
+
+    def check(self, settings: EvalSettings) -> None:
+        """Raises: UserError for settings that it cannot work with, or that would have no effect."""
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A measure of data files: their sha256 goes into the manifest, so that other rows are not taken for these."""
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Paths by a name that messages show; a path that is no file or folder here (a hub name) is left alone."""
+
+
+@runtime_checkable
+class SharesWork(Protocol):
+    """A measure whose work several processes can share: each does its part, and then one calls the measure.
+
+    A measure without `work` has one process, and `num_processes` is refused.
+    """
+
+    def work(self, place: EvalPlace, number: int, of: int) -> None:
+        """Part `number` (from 0) of `of`, into the folder. Raises: as the measure itself."""

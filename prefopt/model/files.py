@@ -83,6 +83,17 @@ def adapters_fingerprint(folder: Path) -> str:
     return _fingerprint([folder / ADAPTER_CONFIG, *folder.glob("*.safetensors")])
 
 
+def fingerprint_of(path: str) -> str:
+    """The same of whatever `path` names: a whole model, or adapters together with the model they belong to.
+
+    Raises: as `model_folder`.
+    """
+    adapters = adapter_folder(path)
+    if adapters is None:
+        return fingerprint(model_folder(path))
+    return f"{fingerprint(model_folder(base_of(adapters)))} {adapters_fingerprint(adapters)}"
+
+
 def _fingerprint(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in sorted(files):

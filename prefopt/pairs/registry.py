@@ -6,20 +6,16 @@ Nothing here imports torch until a stage is opened, so that settings can be chec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
-from prefopt.errors import UserError, did_you_mean
-from prefopt.fill import SettingsError, from_mapping
+from prefopt.registry import class_in, make_in, names_in, typed_in
 
 KINDS = ("generate", "score", "select")
 
 
 def names(kind: str) -> list[str]:
     """Every stage of a kind, sorted."""
-    return sorted(m.name for m in iter_modules(import_module(f"prefopt.pairs.{kind}").__path__))
+    return names_in(_package(kind))
 
 
 def stage_class(kind: str, name: str, where: str | None = None) -> type:
@@ -27,13 +23,7 @@ def stage_class(kind: str, name: str, where: str | None = None) -> type:
 
     Raises: UserError where there is none of that name.
     """
-    if not name:
-        raise SettingsError(where or kind, "no stage is named", did_you_mean("", names(kind)))
-    if name not in names(kind):
-        raise UserError(f"{where or kind}: there is no {name!r}", did_you_mean(name, names(kind)))
-    module = import_module(f"prefopt.pairs.{kind}.{name}")
-    (class_name,) = module.__all__
-    return getattr(module, class_name)
+    return class_in(_package(kind), name, where or kind, "stage")
 
 
 def make_stage(kind: str, settings: Mapping[str, Any], where: str | None = None) -> Any:
@@ -41,16 +31,13 @@ def make_stage(kind: str, settings: Mapping[str, Any], where: str | None = None)
 
     Raises: SettingsError for an unknown stage or setting, a value of another type, or one that the stage refuses.
     """
-    where = where or kind
-    given = {key: value for key, value in settings.items() if key != "name"}
-    cls = stage_class(kind, str(settings.get("name", "")), f"{where}.name")
-    try:
-        return from_mapping(cls, given, where)
-    except ValueError as error:
-        raise SettingsError(where, str(error)) from None
+    return make_in(_package(kind), settings, where or kind, "stage")
 
 
 def typed(kind: str, settings: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
     """The settings of a stage, every one there and of its type. Raises: as `make_stage`."""
-    stage = make_stage(kind, settings, where)
-    return {"name": settings["name"], **asdict(stage)}
+    return typed_in(_package(kind), settings, where or kind, "stage")
+
+
+def _package(kind: str) -> str:
+    return f"prefopt.pairs.{kind}"

@@ -147,7 +147,7 @@ def _counted(labels: tuple[str, ...]) -> str:
 
 def _opened(place: Place, path: str, key: str, base: Path, load: Callable[[], Policy]) -> PackedModel:
     """base: the folder of the whole model, whose configuration says how many positions there are."""
-    encoder = CandidateEncoder(_tokenizer(place, path), longest_row(base), path)
+    encoder = CandidateEncoder(tokenizer_of(place, path), longest_row(base), path)
     policy = load().to(place.device).eval().requires_grad_(False)
     layout = settle_layout(policy, policy, "auto")
     if layout == "padded":
@@ -157,7 +157,7 @@ def _opened(place: Place, path: str, key: str, base: Path, load: Callable[[], Po
     return PackedModel(policy, encoder, place.device, place.settings.tokens_per_batch)
 
 
-def _tokenizer(place: Place, path: str) -> PreTrainedTokenizerBase:
+def tokenizer_of(place: Place, path: str) -> PreTrainedTokenizerBase:
     """A policy's with the template of the command; another model's with its own, if it has one."""
     adapters = adapter_folder(real(path))
     folder = real(path)

@@ -18,6 +18,7 @@ HEAVY = ("torch", "hydra", "omegaconf", "transformers", "datasets", "accelerate"
         ["train", "--help"],
         ["data", "--help"],
         ["pairs", "--help"],
+        ["eval", "--help"],
         ["rounds", "--help"],
         ["losses"],
         ["losses", "dpo"],

@@ -12,12 +12,14 @@ import yaml
 from prefopt.config import compose
 from prefopt.engine_settings import FsdpSettings
 from prefopt.errors import UserError
+from prefopt.evaluate.registry import measure_class, measure_names
+from prefopt.evaluate.settings import EvalSettings
 from prefopt.losses import default_settings, names
 from prefopt.pairs.registry import KINDS, stage_class
 from prefopt.pairs.registry import names as stages
 from prefopt.pairs.settings import PairsSettings
 from prefopt.pairs_config import compose_pairs
-from prefopt.recipe_files import GROUPS, PAIRS_TREE, choices, packaged, search_path, title
+from prefopt.recipe_files import EVAL_TREE, GROUPS, PAIRS_TREE, choices, packaged, search_path, title
 from prefopt.rounds.check import check as check_loop
 from prefopt.rounds.compose import compose as compose_loop
 from prefopt.rounds.settings import RoundsSettings
@@ -105,6 +107,26 @@ def test_stage_file_states_the_stages_keys_and_defaults(kind: str, name: str) ->
     defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in
                 fields(stage_class(kind, name))}  # fmt: skip
     assert stated == {"name": name, **defaults}
+
+
+def test_eval_yaml_states_the_schemas_keys_and_defaults() -> None:
+    stated = yaml.safe_load((packaged() / "eval/eval.yaml").read_text(encoding="utf-8"))
+    expected = {key: value for key, value in asdict(EvalSettings()).items() if key != "measure"}
+    del stated["defaults"]
+    assert stated == expected
+
+
+@pytest.mark.parametrize("name", measure_names())
+def test_measure_file_states_the_measures_keys_and_defaults(name: str) -> None:
+    stated = yaml.safe_load((packaged() / "eval/measure" / f"{name}.yaml").read_text(encoding="utf-8"))
+    defaults = {
+        f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(measure_class(name))
+    }
+    assert stated == {"name": name, **defaults}
+
+
+def test_every_measure_has_a_file_and_every_file_a_measure() -> None:
+    assert list(choices("measure", search_path(None, EVAL_TREE))) == measure_names()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -26,9 +26,9 @@ ALLOWED = {
         "import_module",
     ): "of a name that is a file of prefopt/losses, looked up before",
     (
-        "pairs/registry.py",
+        "registry.py",
         "import_module",
-    ): "of a name that is a file of prefopt/pairs, looked up before",
+    ): "of a package that the caller states, and a name that is a file of it, looked up before",
     (
         "pairs/score/python.py",
         "import_module",
