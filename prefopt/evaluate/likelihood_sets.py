@@ -111,6 +111,10 @@ def _alone(found: _Found, name: str, pairs: list[ScoredPair], resamples: int, se
     found.leave_out(f"no reward{whose}", sum(margin is None for margin in rewards))
     found.leave_out(f"no log-probabilities{whose}", sum(margin is None for margin in margins(pairs, "logps")))
     _put(found, f"{name}/rewards/accuracy", accuracy(_known(rewards)[0], resamples, seed))
+    if len({pair.row for pair in pairs}) < len(pairs):
+        found.notes.append(
+            f"{name}: some rows have several pairs; intervals draw pairs, and a response counts once a pair"
+        )
     correlations = []
     for kind in LIKELIHOODS:
         likely = margins(pairs, kind)

@@ -1,19 +1,19 @@
 """Pairs with what a model said of both responses: rows.jsonl of `measure=preferences`, read by `measure=likelihood`.
 
-One pair a line:
+A line is a row of the data, with its responses and its pairs as places among them, (chosen, rejected):
 
-    {"id": "heldout.jsonl:7", "set": "heldout", "category": null,
-     "chosen":   {"logps": -41.5, "tokens": 23, "reference_logps": -40.25, "reward": -0.125},
-     "rejected": {"logps": -60.0, "tokens": 31, "reference_logps": -52.5, "reward": -0.75}}
+    {"id": "heldout.jsonl:7", "set": "heldout", "category": "chat", "pairs": [[0, 1]], "responses": [
+     {"tokens": 23, "logps": -41.5, "reference_logps": -40.25, "reward": -0.125},
+     {"tokens": 31, "logps": -60.0, "reference_logps": -52.5, "reward": -0.75}]}
 
-Further keys of a line are not looked at.
+category, logps, reference_logps and reward may be null or absent. Further keys are not looked at.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,8 @@ class ScoredResponse:
 class ScoredPair:
     """A pair by the data's label: chosen over rejected. set: the evaluation set's name. category: of the row, if any.
 
-    id: names the row within its set, for instance "heldout.jsonl:7"; where a row has several pairs, each has its own.
+    id: names the pair within its set: the row's, for instance "heldout.jsonl:7", and where the row has several pairs
+    their places behind it, "heldout.jsonl:7#0>2". row: the row's id.
     """
 
     id: str
@@ -56,15 +57,11 @@ class ScoredPair:
     category: str | None
     chosen: ScoredResponse
     rejected: ScoredResponse
+    row: str
 
 
-def pair_to_json(pair: ScoredPair) -> dict[str, Any]:
-    """The JSON object of a pair, for `Measured.rows`. More keys may be added to it; they are not read."""
-    return asdict(pair)
-
-
-def pair_from_json(value: Mapping[str, Any], place: str) -> ScoredPair:
-    """The inverse of `pair_to_json`. place: file and line, for messages.
+def pairs_from_json(value: Mapping[str, Any], place: str) -> list[ScoredPair]:
+    """The pairs of a line. place: file and line, for messages.
 
     Raises: UserError naming the place and the key that is missing or of another type.
     """
@@ -74,51 +71,64 @@ def pair_from_json(value: Mapping[str, Any], place: str) -> ScoredPair:
     category = value.get("category")
     if category is not None and not isinstance(category, str):
         raise _wrong(place, "category", value, "text or null")
-    return ScoredPair(
-        value["id"],
-        value["set"],
-        category,
-        _response(value, "chosen", place),
-        _response(value, "rejected", place),
-    )
+    for key in ("responses", "pairs"):
+        if not isinstance(value.get(key), list):
+            raise _wrong(place, key, value, "a list")
+    responses = [_response(one, number, place) for number, one in enumerate(value["responses"])]
+    name, found = value["id"], []
+    for pair in value["pairs"]:
+        if not _are_places(pair, len(responses)):
+            raise UserError(f"{place}: pairs must be two places each among {len(responses)} responses", MADE_BY)
+        chosen, rejected = pair
+        own = name if len(value["pairs"]) == 1 else f"{name}#{chosen}>{rejected}"
+        found.append(ScoredPair(own, value["set"], category, responses[chosen], responses[rejected], name))
+    return found
 
 
 def read_scored_pairs(path: Path) -> list[ScoredPair]:
     """Every pair of a file (.gz or not), in its order.
 
-    Raises: UserError for a line that is no pair, a pair twice in a set, or a file without any; RunError where the
+    Raises: UserError for a line of another kind, a pair twice in a set, or a file without any; RunError where the
     file cannot be read.
     """
     pairs: dict[tuple[str, str], ScoredPair] = {}
     for row in read_jsonl(path, path.name):
         place = f"{path}:{row.number}"
-        pair = pair_from_json(row.value, place)
-        if (pair.set, pair.id) in pairs:
-            raise UserError(f"{place}: set {pair.set!r} has the pair {pair.id!r} twice", "leave one of the two out")
-        pairs[pair.set, pair.id] = pair
+        for pair in pairs_from_json(row.value, place):
+            if (pair.set, pair.id) in pairs:
+                raise UserError(f"{place}: set {pair.set!r} has the pair {pair.id!r} twice", "leave one of the two out")
+            pairs[pair.set, pair.id] = pair
     if not pairs:
-        raise UserError(f"{path}: has no rows", MADE_BY)
+        raise UserError(f"{path}: has no pairs", MADE_BY)
     return list(pairs.values())
 
 
-def _response(pair: Mapping[str, Any], side: str, place: str) -> ScoredResponse:
-    value = pair.get(side)
+def _are_places(pair: Any, count: int) -> bool:
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(isinstance(place, int) and not isinstance(place, bool) and 0 <= place < count for place in pair)
+    )
+
+
+def _response(value: Any, number: int, place: str) -> ScoredResponse:
+    name = f"responses.{number}"
     if not isinstance(value, Mapping):
-        raise _wrong(place, side, pair, "an object with logps, tokens, reference_logps and reward")
+        raise UserError(f"{place}: {name} must be an object with tokens; it is {kind_of(value)}", MADE_BY)
     tokens = value.get("tokens")
     if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
-        raise _wrong(place, f"{side}.tokens", value, "a whole number, 1 or more")
-    logps, reference, reward = (_number(value, side, key, place) for key in ("logps", "reference_logps", "reward"))
+        raise _wrong(place, f"{name}.tokens", value, "a whole number, 1 or more")
+    logps, reference, reward = (_number(value, name, key, place) for key in ("logps", "reference_logps", "reward"))
     return ScoredResponse(logps, tokens, reference, reward)
 
 
-def _number(value: Mapping[str, Any], side: str, key: str, place: str) -> float | None:
+def _number(value: Mapping[str, Any], name: str, key: str, place: str) -> float | None:
     number = value.get(key)
     if number is None:
         return None
     # A bool is an int to Python; NaN is no JSON, but Python writes and reads it.
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-        raise _wrong(place, f"{side}.{key}", value, "a finite number or null")
+        raise _wrong(place, f"{name}.{key}", value, "a finite number or null")
     return float(number)
 
 

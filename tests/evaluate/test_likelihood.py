@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from prefopt.evaluate.likelihood import accuracy, agreement, contingency, spearm
 from prefopt.evaluate.measure import EvalPlace, Measured
 from prefopt.evaluate.measures.likelihood import Likelihood
 from prefopt.evaluate.resample import difference_figure, draws, mean_figure
-from prefopt.evaluate.scored_rows import ScoredPair, ScoredResponse, pair_to_json, read_scored_pairs
+from prefopt.evaluate.scored_rows import ScoredPair, ScoredResponse, read_scored_pairs
 from prefopt.evaluate.settings import EvalSettings
 
 
@@ -24,8 +24,15 @@ def measure(settings: Likelihood, tmp_path: Path, resamples: int = 200) -> Measu
     return settings(EvalPlace(EvalSettings(resamples=resamples), tmp_path, "", None, "cpu"))
 
 
+def line(one: ScoredPair) -> dict:
+    """A row of rows.jsonl with one pair, its rejected response first."""
+    responses = [asdict(one.rejected), asdict(one.chosen)]
+    about = {"id": one.row, "set": one.set, "category": one.category}
+    return {**about, "responses": responses, "pairs": [[1, 0]]}
+
+
 def write(path: Path, pairs: list[ScoredPair]) -> str:
-    path.write_text("".join(json.dumps(pair_to_json(pair)) + "\n" for pair in pairs))
+    path.write_text("".join(json.dumps(line(pair)) + "\n" for pair in pairs))
     return str(path)
 
 
@@ -34,7 +41,7 @@ def pair(
 ) -> ScoredPair:
     """Each response as logps, tokens, reward."""
     sides = [ScoredResponse(logps, tokens, None, reward) for logps, tokens, reward in (chosen, rejected)]
-    return ScoredPair(f"f:{number}", name, None, *sides)
+    return ScoredPair(f"f:{number}", name, None, *sides, f"f:{number}")
 
 
 FOUR = [
@@ -251,26 +258,38 @@ def test_a_run_that_is_not_done_is_named(tmp_path: Path) -> None:
 
 
 def test_scored_pairs_come_back_as_they_were_written(tmp_path: Path) -> None:
-    odd = replace(FOUR[0], id="a\u2028b", category="chat", chosen=ScoredResponse(None, 3, None, 0.25))
+    odd = replace(FOUR[0], id="a\u2028b", row="a\u2028b", category="chat", chosen=ScoredResponse(None, 3, None, 0.25))
     write(tmp_path / "rows.jsonl", [odd, *FOUR[1:]])
     assert read_scored_pairs(tmp_path / "rows.jsonl") == [odd, *FOUR[1:]]
+
+
+def test_each_pair_of_a_row_has_an_id_of_its_own_and_the_note_says_so(tmp_path: Path) -> None:
+    responses = [{"tokens": n, "logps": -1.5 * n, "mean_logp": -1.5, "reward": 0.5 - n} for n in (1, 2, 3)]
+    row = {"id": "f:1", "set": "held", "responses": responses, "pairs": [[0, 1], [0, 2], [1, 2]]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    pairs = read_scored_pairs(tmp_path / "rows.jsonl")
+    assert [pair.id for pair in pairs] == ["f:1#0>1", "f:1#0>2", "f:1#1>2"]
+    assert pairs[1].rejected == ScoredResponse(-4.5, 3, None, -2.5)
+    found = measure(Likelihood(rows=str(tmp_path)), tmp_path)
+    assert any("some rows have several pairs" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"set": 3}, "rows.jsonl:1: set must be text; it is 3"),
-        ({"chosen": None}, "rows.jsonl:1: chosen must be an object"),
+        ({"responses": None}, "rows.jsonl:1: responses must be a list; it is null"),
+        ({"pairs": [[0, 2]]}, "rows.jsonl:1: pairs must be two places each among 2 responses"),
+        ({"responses": [{"tokens": 0}]}, "responses.0.tokens must be a whole number, 1 or more; it is 0"),
         (
-            {"chosen": {"logps": -1.0, "tokens": 0}},
-            "rows.jsonl:1: chosen.tokens must be a whole number, 1 or more; it is 0",
+            {"responses": [{"tokens": 2, "logps": float("nan")}]},
+            "responses.0.logps must be a finite number or null; it is nan",
         ),
-        ({"chosen": {"logps": float("nan"), "tokens": 2}}, "chosen.logps must be a finite number or null; it is nan"),
-        ({"rejected": {"tokens": 2, "logps": "-3"}}, "rejected.logps must be a finite number or null; it is a string"),
+        ({"responses": [{"tokens": 2, "logps": "-3"}]}, "logps must be a finite number or null; it is a string"),
     ],
 )
 def test_a_row_that_is_no_pair_is_named_by_file_line_and_key(tmp_path: Path, change: dict, said: str) -> None:
-    (tmp_path / "rows.jsonl").write_text(json.dumps({**pair_to_json(FOUR[0]), **change}) + "\n")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**line(FOUR[0]), **change}) + "\n")
     with pytest.raises(UserError) as raised:
         read_scored_pairs(tmp_path / "rows.jsonl")
     assert said in str(raised.value)
@@ -281,7 +300,7 @@ def test_a_pair_twice_and_a_file_without_rows_are_refused(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"twice\.jsonl:2: set 'held' has the pair 'f:1' twice"):
         read_scored_pairs(tmp_path / "twice.jsonl")
     (tmp_path / "none.jsonl").write_text("")
-    with pytest.raises(UserError, match="has no rows"):
+    with pytest.raises(UserError, match="has no pairs"):
         read_scored_pairs(tmp_path / "none.jsonl")
     with pytest.raises(UserError, match=r"measure\.rows: there is no file"):
         measure(Likelihood(rows=str(tmp_path / "missing.jsonl")), tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import ClassVar
 
 from prefopt.errors import UserError
 from prefopt.evaluate.measure import EvalPlace, Measured
+from prefopt.evaluate.settings import EvalSettings
 
 __all__ = ["Harness"]
 
@@ -57,6 +59,24 @@ class Harness:
             raise ValueError("include_path must be a folder or null, not empty")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {self.batch_size}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """A model."""
+        return frozenset({"model"})
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The folder of tasks."""
+        return {} if self.include_path is None else {"measure.include_path": self.include_path}
+
+    def check(self, settings: EvalSettings) -> None:
+        """Raises: UserError for a chat template that would have no effect."""
+        if settings.chat_template is not None and not self.apply_chat_template:
+            raise UserError(
+                "chat_template has no effect on measure=harness without measure.apply_chat_template",
+                "set measure.apply_chat_template=true, or leave chat_template out",
+            )
 
     def __call__(self, place: EvalPlace) -> Measured:
         """Measure.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -47,6 +48,16 @@ class Likelihood:
         if len(self.runs) > 2:
             raise ValueError(f"runs must be one or two run folders, not {len(self.runs)}")
 
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The rows, and what the costs of runs are read from."""
+        rows = {"measure.rows": str(_path(self.rows))}
+        if self.against is not None:
+            rows["measure.against"] = str(_path(self.against))
+        names = ("result.json", "metrics.jsonl")
+        costs = {f"measure.runs.{i} {name}": f"{run}/{name}" for i, run in enumerate(self.runs) for name in names}
+        return rows | costs
+
     def __call__(self, place: EvalPlace) -> Measured:
         """Measure. Raises: UserError for a file that is not there or holds something else."""
         from prefopt.evaluate.likelihood_sets import measure_sets
@@ -59,10 +70,15 @@ class Likelihood:
         return measure_sets(pairs, against, costs, place.settings.resamples, place.settings.seed)
 
 
-def _file(path: str, key: str) -> Path:
+def _path(path: str) -> Path:
     """The rows file that a setting means."""
     given = Path(path).expanduser()
-    file = given / "rows.jsonl" if given.is_dir() else given
+    return given / "rows.jsonl" if given.is_dir() else given
+
+
+def _file(path: str, key: str) -> Path:
+    """The same, where it is there."""
+    file = _path(path)
     if not file.is_file():
         raise UserError(f"measure.{key}: there is no file {file}", f"working directory: {Path.cwd()}")
     return file

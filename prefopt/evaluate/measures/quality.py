@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -51,6 +52,11 @@ class Quality:
             raise ValueError("tokenizer must be a folder, a hub name or null, not empty")
         if self.self_bleu_answers < 0 or self.self_bleu_answers == 1:
             raise ValueError(f"self_bleu_answers must be 0, or 2 or more, not {self.self_bleu_answers}")
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The files of answers."""
+        return {"measure.answers": self.answers} | ({} if self.before is None else {"measure.before": self.before})
 
     def __call__(self, place: EvalPlace) -> Measured:
         """Measure. Raises: UserError for a file that is not there or holds something else."""
