@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +10,12 @@ from prefopt.pairs.stages import Judged, Place
 from prefopt.records import Example
 
 __all__ = ["Repetition"]
+
+
+def repeated_share(words: Sequence[Hashable], n: int) -> float:
+    """Share of the n-grams of a sequence that have occurred before in it, from 0 to 1; 0 where there is none."""
+    grams = [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
+    return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,5 @@ class Repetition:
         return lambda examples: [self._judged(example) for example in examples]
 
     def _judged(self, example: Example) -> Judged:
-        scores = tuple(-self._repeated(candidate.text.split()) for candidate in example.candidates)
+        scores = tuple(-repeated_share(candidate.text.split(), self.n) for candidate in example.candidates)
         return Judged(scores, (None,) * len(scores))
-
-    def _repeated(self, words: Sequence[str]) -> float:
-        grams = [tuple(words[start : start + self.n]) for start in range(len(words) - self.n + 1)]
-        return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
