@@ -6,8 +6,8 @@
     plotly.js           compressed, in an element that is no script until the first figure is drawn
     the data            one JSON value in an element of its own (`prefopt/report/page_data.py`)
 
-The policy in the head lets two scripts run, by their sha256, and nothing be loaded: a text of a run that was not escaped
-could not do anything either.
+The policy in the head lets two scripts run, by their sha256, and nothing be loaded: a text of a run that was not
+escaped could not do anything either.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def write_page(gathered: Gathered, file: Path, objectives: Sequence[str] = ()) -
         make_folder(file.absolute().parent)
         write_text(file, text)
     except OSError as error:
-        raise RunError(f"{file}: the page cannot be written: {error.strerror or error}", "choose another file") from error
+        raise RunError(
+            f"{file}: the page cannot be written: {error.strerror or error}", "choose another file"
+        ) from error
 
 
 def page(gathered: Gathered, objectives: Sequence[str] = ()) -> str:
@@ -55,9 +57,13 @@ def page(gathered: Gathered, objectives: Sequence[str] = ()) -> str:
     left_out = samples_left_out(gathered, data)
     if left_out:
         whose = f"{left_out:,} {'run' if left_out == 1 else 'runs'}"
-        notes.append(f"Sample answers of {whose} are not in this page, which would be too large: see samples.jsonl there.")
+        notes.append(
+            f"Sample answers of {whose} are not in this page, which would be too large: see samples.jsonl there."
+        )
     if len(gathered.runs) > data["shownRuns"]:
-        notes.append(f"The curves of {data['shownRuns']} runs are drawn at first; tick others in the table to draw them.")
+        notes.append(
+            f"The curves of {data['shownRuns']} runs are drawn at first; tick others in the table to draw them."
+        )
     parts = sections(gathered, data)
     script = "\n".join(_web(name) for name in SCRIPTS)
     plotly, plotly_hash = _plotly()
@@ -67,7 +73,7 @@ def page(gathered: Gathered, objectives: Sequence[str] = ()) -> str:
         policy=_policy(_sha256(script), plotly_hash),
         style=_web("page.css"),
         head=head(gathered, when, version("prefopt"), notes),
-        links="".join(f'<li><a href="#{part.name}">{escape(part.title)}</a></li>' for part in parts),
+        links="".join(f'<li><a href="#{part.name}">{escape(part.link)}</a></li>' for part in parts),
         sections="".join(
             f'<section id="{part.name}" aria-labelledby="{part.name}-title">'
             f'<h2 id="{part.name}-title">{escape(part.title)}</h2>{part.body}</section>'

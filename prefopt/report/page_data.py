@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prefopt.report.metric_names import metric_names, rank, spoken
 from prefopt.report.page_fronts import fronts
 from prefopt.report.page_scatter import scatter
 from prefopt.report.runs import Gathered, Run
@@ -33,14 +34,8 @@ def evaluation_names(run: Run) -> list[str]:
     return [one.name if names.count(one.name) == 1 else one.folder.name for one in run.evaluations]
 
 
-def metric_names(runs: Sequence[Run]) -> list[str]:
-    """Every metric of any run, those that people look at first in front."""
-    seen = {name: None for run in runs for name in run.metrics}
-    return sorted(seen, key=_rank)
-
-
 def page_data(gathered: Gathered, objectives: Sequence[str]) -> dict[str, Any]:
-    """The value. Curves are [steps, values]; texts and blocks (reports, manifests) are named by their place in a list."""
+    """The value. Curves are [steps, values]; texts and blocks (reports, manifests) are named by place in a list."""
     texts, blocks = _Pool(), _Pool()
     names = metric_names(gathered.runs)
     metrics = [run.metrics for run in gathered.runs]
@@ -70,13 +65,19 @@ def page_data(gathered: Gathered, objectives: Sequence[str]) -> dict[str, Any]:
                 "manifest": blocks.place(_manifest(run)) if run.manifest else None,
             }
         )
+    drawn = dict.fromkeys(name for run in runs for name in run["curves"])
     return {
         "runs": runs,
         "varied": list(gathered.varied),
         "shortKeys": short_names(gathered.varied),
         "metrics": names,
         "preference": ways,
-        "curves": sorted({name for run in runs for name in run["curves"]}, key=_rank),
+        "spoken": {
+            name: " ".join([metric, f"({where})"] if where else [metric])
+            for name in {**ways, **drawn}
+            for metric, where in [spoken(name)]
+        },
+        "curves": sorted(drawn, key=rank),
         "methods": methods,
         "evaluations": [
             {
@@ -177,7 +178,7 @@ def _manifest(run: Run) -> str:
         ("engine", world.get("engine")),
         ("platform", last.get("platform")),
         ("python", last.get("python")),
-        ("git", f"{git['commit'][:12]}{', changed' if git.get('dirty') else ''}" if git.get("commit") else None),
+        ("git", f"{git['commit'][:12]}{', with changes' if git.get('dirty') else ''}" if git.get("commit") else None),
         ("identity", manifest.get("identity")),
         ("data", str(manifest.get("data_fingerprint") or "")[:16] or None),
     ]
@@ -192,17 +193,6 @@ def _manifest(run: Run) -> str:
 
 
 def _plain(value: Any, text: str) -> Any:
-    """A number or a truth as it is, so that figures can place it; anything else as a person writes it; None: not there."""
-    is_plain = isinstance(value, (bool, int)) or isinstance(value, float) and math.isfinite(value)
+    """A number or a truth as it is, so that figures can place it; else as a person writes it, or None."""
+    is_plain = isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value))
     return value if is_plain else text or None
-
-
-_FIRST = ("loss", "rewards/accuracy", "rewards/margin", "win_rate", "nll", "rewards/chosen", "rewards/rejected", "logps")
-
-
-def _rank(name: str) -> tuple[int, int, str]:
-    """Held-out metrics in the order of `_FIRST`, then the others by name."""
-    for place, end in enumerate(_FIRST):
-        if name.endswith(f"/{end}") or name == end or f"/{end}/" in name and end == "logps":
-            return place, name.count("/"), name
-    return len(_FIRST), 0, name

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from prefopt.report.metric_names import spoken
 from prefopt.report.pareto import MAXIMIZE, MINIMIZE, front, hypervolume, worst
 
-OBJECTIVES = 5
-"""How many metrics the drop-downs offer at most: 10 pairs and 10 triples."""
+OBJECTIVES = 6
+"""How many metrics the drop-downs offer at most: 15 pairs and 20 triples."""
 MANY_RUNS = 300
 """Above it the drop-downs offer three, since an exact front costs the square of the runs."""
 
@@ -18,7 +19,9 @@ MANY_RUNS = 300
 def fronts(
     metrics: Sequence[Mapping[str, float]], ways: Mapping[str, int], objectives: Sequence[str]
 ) -> dict[str, Any]:
-    """{"objectives": names, "found": {"0,2": {"points", "front", "hypervolume", "reference"}}}; empty with fewer than two.
+    """{"objectives": names, "first": "0,2", "found": {"0,2": {"points", "front", "hypervolume", "reference"}}}.
+
+    Empty with fewer than two. first: what is drawn first, the objectives asked for or the two that disagree most.
 
     metrics: of each run. ways: every metric, in the order in which they are offered, with 1 where more is better, -1
     where less is, 0 where neither is; these are not offered. objectives: those that come first. points: places of the
@@ -27,6 +30,11 @@ def fronts(
     wished = [name for name in objectives if ways.get(name)]
     limit = max(len(wished), OBJECTIVES if len(metrics) <= MANY_RUNS else 3)
     others = [name for name in ways if name not in wished and ways[name] and _varies(metrics, name)]
+    # One of each kind before a second set's: accuracy on two sets is seldom a trade-off.
+    seen: dict[str, list[str]] = {}
+    for name in others:
+        seen.setdefault(spoken(name)[0], []).append(name)
+    others = [name for same in seen.values() for name in same[:1]] + [n for same in seen.values() for n in same[1:]]
     offered = [*wished, *others][:limit]
     found: dict[str, Any] = {}
     for count in (2, 3):
@@ -34,7 +42,11 @@ def fronts(
             front_of = _front(metrics, {offered[place]: ways[offered[place]] for place in chosen})
             if front_of:
                 found[",".join(map(str, chosen))] = front_of
-    return {"objectives": offered, "found": found} if found else {}
+    if not found:
+        return {}
+    asked = ",".join(map(str, range(min(len(wished), 3))))
+    longest = max(found, key=lambda pair: (pair.count(",") == 1, len(found[pair]["front"])))
+    return {"objectives": offered, "first": asked if asked in found else longest, "found": found}
 
 
 def _varies(metrics: Sequence[Mapping[str, float]], name: str) -> bool:

@@ -9,18 +9,20 @@ from typing import Any, NamedTuple
 
 from prefopt.report.page_data import evaluation_names
 from prefopt.report.page_table import breakable, runs_table, state_badge
-from prefopt.report.runs import Evaluation, Gathered
+from prefopt.report.runs import Evaluation, Gathered, Run
 from prefopt.report.shown import MISSING, number
 from prefopt.sweeps.jobs import STATES
 
 ERRORS_SHOWN = 5
 TABLE_ROWS = 200
+TABLES_SHOWN = 6
 
 
 class Section(NamedTuple):
-    """name: the id. title: the heading, also in the list of sections. body: HTML."""
+    """name: the id. link: what the list of sections calls it. title: the heading. body: HTML."""
 
     name: str
+    link: str
     title: str
     body: str
 
@@ -28,39 +30,60 @@ class Section(NamedTuple):
 def sections(gathered: Gathered, data: Mapping[str, Any]) -> list[Section]:
     """Those that this report has, in the order of the page. data: of `page_data`."""
     curves, runs = data["curves"], data["runs"]
-    found = [Section("table", "Runs", runs_table(gathered, data))] if runs else []
+    found = [Section("table", "Runs", "Runs", runs_table(gathered, data))] if runs else []
 
-    def add(name: str, title: str, there: Any, body: str) -> None:
+    def add(name: str, link: str, title: str, there: Any, body: str) -> None:
         if there:
-            found.append(Section(name, title, body))
+            found.append(Section(name, link, title, body))
 
-    add("learning", "Learning curves", _has(curves, "loss"), _smoothing() + _panels("learning"))
+    add("learning", "Learning", "Learning curves", _has(curves, "loss"), _smoothing() + _panels("learning"))
     rewards = _has(curves, "rewards/margin") or _has(curves, "rewards/accuracy")
-    add("rewards", "Reward margin and accuracy", rewards, _panels("rewards"))
+    add("rewards", "Rewards", "Reward margin and accuracy", rewards, _panels("rewards"))
     logps = _has(curves, "logps/chosen") or _has(curves, "logps/rejected")
-    add("logps", "Log-probabilities of chosen and rejected responses", logps, _panels("logps"))
+    add("logps", "Log-probabilities", "Log-probabilities of chosen and rejected responses", logps, _panels("logps"))
     drift = any(name.startswith("samples/") for name in curves)
-    add("drift", "Length and repetition of sampled answers", drift, _panels("drift"))
-    add("curve", "Any curve", curves, _tools(("curve-name", "curve")) + _figure("curve"))
+    add("drift", "Drift", "Length and repetition of sampled answers", drift, _panels("drift"))
+    add("curve", "Any curve", "Any curve", curves, _tools(("curve-name", "curve")) + _figure("curve"))
     swept = [key for key in data["varied"] if len({str(run["varied"][key]) for run in runs}) > 1]
     measured = swept and data["metrics"]
     heat_tools = _tools(("heat-x", "across"), ("heat-y", "down"), ("heat-metric", "metric"))
-    add("heat", "Metrics over settings", measured, heat_tools + _figure("heat") + '<p class="note" id="heat-note"></p>')
-    parallel = f'{_tools(("parallel-metric", "metric"))}<div class="scroll"><div id="parallel" class="parallel"></div></div>'
-    add("parallel-section", "All settings at once", measured and len(swept) > 1, parallel)
+    add(
+        "heat",
+        "Heat map",
+        "Metrics over settings",
+        measured,
+        heat_tools + _figure("heat") + '<p class="note" id="heat-note"></p>',
+    )
+    parallel = (
+        f'{_tools(("parallel-metric", "metric"))}<div class="scroll"><div id="parallel" class="parallel"></div></div>'
+    )
+    add("parallel-section", "Settings", "All settings at once", measured and len(swept) > 1, parallel)
     trade_tools = _tools(("trade-x", "objective"), ("trade-y", "against"), ("trade-z", "and"))
     trade = trade_tools + '<p class="lead" id="trade-note"></p>' + _figure("trade")
-    add("trade", "Trade-offs", data["fronts"], trade)
+    add("trade", "Trade-offs", "Trade-offs", data["fronts"], trade)
     whisker = _tools(("whisker-figure", "figure")) + _figure("whisker") + _figures_table(gathered, data)
-    add("figures", "Evaluations", data["evaluations"], whisker)
-    add("scatter", "Likelihood and length", data["scatter"], _tools(("scatter-of", "evaluation")) + _figure("scatter"))
+    whisker += _evaluation_notes(gathered)
+    add("figures", "Evaluations", "Evaluations", data["evaluations"], whisker)
+    add(
+        "scatter",
+        "Likelihood",
+        "Likelihood and length",
+        data["scatter"],
+        _tools(("scatter-of", "evaluation")) + _figure("scatter"),
+    )
     tables = _tables(gathered, data)
-    add("tables", "Tables of evaluations", tables, tables)
+    add("tables", "Tables", "Tables of evaluations", tables, tables)
     answers = _tools(("answers-left", "left"), ("answers-right", "right")) + _answers()
-    add("answers", "Sample answers", any(run["samples"] for run in runs), answers)
+    add("answers", "Answers", "Sample answers", any(run["samples"] for run in runs), answers)
     details = '<div id="details-body"></div>'
     about = any(run["data"] is not None or run["manifest"] is not None for run in runs)
-    add("details", "One run: data, versions, how to repeat it", about, _tools(("details-run", "run")) + details)
+    add(
+        "details",
+        "One run",
+        "One run: data, versions, how to repeat it",
+        about,
+        _tools(("details-run", "run")) + details,
+    )
     return found
 
 
@@ -69,31 +92,28 @@ def head(gathered: Gathered, when: str, version: str, more_notes: Sequence[str])
     counts = Counter(run.state for run in gathered.runs)
     order = [*STATES, *sorted(set(counts) - set(STATES))]
     tiles = "".join(
-        f'<li class="tile"><strong>{counts[state]:,}</strong>{state_badge(state)}</li>' for state in order if counts[state]
+        f'<li class="tile"><strong>{counts[state]:,}</strong>{state_badge(state)}</li>'
+        for state in order
+        if counts[state]
     )
-    failed = [(run, label) for run, label in _labelled(gathered) if run.state == "failed" or run.error]
+    failed = [run for run in gathered.runs if run.state == "failed" or run.error]
     notes = "".join(f"<li>{escape(note)}</li>" for note in [*gathered.notes, *more_notes])
     return (
-        f"<h1>{escape(gathered.title)}</h1>"
+        f'<div class="titles"><div><h1>{escape(gathered.title)}</h1>'
         f'<p class="sub">{len(gathered.runs):,} {"run" if len(gathered.runs) == 1 else "runs"} · {escape(when)} · '
-        f"prefopt {escape(version)}</p>"
-        f'<ul class="tiles" aria-label="Runs by state">{tiles}</ul>'
-        f"{_failures(failed)}"
-        + (f'<ul class="notes" aria-label="Notes">{notes}</ul>' if notes else "")
+        f"prefopt {escape(version)}</p></div>"
+        f'<ul class="tiles" aria-label="Runs by state">{tiles}</ul></div>'
+        f"{_failures(failed)}" + (f'<ul class="notes" aria-label="Notes">{notes}</ul>' if notes else "")
     )
 
 
-def _labelled(gathered: Gathered) -> list[tuple[Any, str]]:
-    return [(run, run.label) for run in gathered.runs]
-
-
-def _failures(failed: Sequence[tuple[Any, str]]) -> str:
+def _failures(failed: Sequence[Run]) -> str:
     if not failed:
         return ""
     rows = [
-        f"<li>{state_badge(run.state)} <strong>{escape(label)}</strong> "
+        f"<li>{state_badge(run.state)} <strong>{escape(run.label)}</strong> "
         f'<span class="why">{escape(run.error) or "no reason was recorded"}</span></li>'
-        for run, label in failed
+        for run in failed
     ]
     shown, rest = "".join(rows[:ERRORS_SHOWN]), rows[ERRORS_SHOWN:]
     more = f"<details><summary>{len(rest):,} more</summary><ul>{''.join(rest)}</ul></details>" if rest else ""
@@ -155,6 +175,18 @@ def _figures_table(gathered: Gathered, data: Mapping[str, Any]) -> str:
     return f"<details><summary>All figures as a table</summary>{table}</details>"
 
 
+def _evaluation_notes(gathered: Gathered) -> str:
+    """What the measures said of their figures, and how many rows they left out; equal sentences once."""
+    said: dict[str, None] = {}
+    for run in gathered.runs:
+        for evaluation in run.evaluations:
+            said.update(dict.fromkeys(f"{evaluation.name}: {note}" for note in evaluation.notes))
+            for reason, count in evaluation.left_out.items():
+                said[f"{run.label}, {evaluation.name}: {count:,} left out: {reason}"] = None
+    lines = "".join(f"<li>{escape(line)}</li>" for line in list(said)[:TABLE_ROWS])
+    return f'<ul class="notes">{lines}</ul>' if lines else ""
+
+
 def _cut(total: int) -> str:
     return f": the first {TABLE_ROWS} of {total:,}; `prefopt report --format csv` has all" if total > TABLE_ROWS else ""
 
@@ -170,7 +202,12 @@ def _tables(gathered: Gathered, data: Mapping[str, Any]) -> str:
                     continue
                 found.append(_one_table(evaluation, title, f"{shown['label']} · {name} · {title}"))
     more = f'<p class="note">{left:,} more tables are in figures.json of their evaluations.</p>' if left else ""
-    return f'<div class="cards">{"".join(found)}</div>{more}' if found else ""
+    if not found:
+        return ""
+    first, rest = found[:TABLES_SHOWN], found[TABLES_SHOWN:]
+    folded = f'<div class="cards">{"".join(rest)}</div>' if rest else ""
+    folded = f"<details><summary>{len(rest):,} more</summary>{folded}</details>" if rest else ""
+    return f'<div class="cards">{"".join(first)}</div>{folded}{more}'
 
 
 def _one_table(evaluation: Evaluation, title: str, caption: str) -> str:

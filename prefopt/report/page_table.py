@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from prefopt.report.metric_names import spoken
 from prefopt.report.runs import Gathered, Run
 from prefopt.report.shown import MISSING, duration, number, size
 from prefopt.report.varied import METHOD, text_of_values
@@ -65,7 +66,9 @@ def breakable(name: str) -> str:
 def _head(name: str, kind_of_values: str, title: str = "", kind: str = "", hidden: bool = False) -> str:
     attributes = f' class="{kind}"' if kind else ""
     attributes += f' title="{escape(title or name)}"' + " hidden" * hidden
-    button = f'<button type="button" data-kind="{kind_of_values}">{breakable(name)}</button>'
+    metric, where = spoken(name)
+    small = f"<small>{escape(where)}</small>" if where else ""
+    button = f'<button type="button" data-kind="{kind_of_values}">{small}{breakable(metric)}</button>'
     return f'<th scope="col" aria-sort="none"{attributes}>{button}</th>'
 
 
@@ -73,12 +76,14 @@ def _run_cell(place: int, run: Run, shown: Mapping[str, Any]) -> str:
     """The name with the line that stands for it in every figure, and the box that draws or hides its curves."""
     where = str(run.folder) if run.folder else "no folder"
     label = escape(shown["label"])
+    # What a label of varied settings says stands in the columns beside it.
+    name = f"#{place + 1}" if run.varied and "=" in run.label else label
     return (
-        f'<th scope="row" data-v="{label}"><span class="name">'
+        f'<th scope="row" data-v="{name}"><span class="name">'
         f'<input type="checkbox" class="draw" aria-label="draw the curves of {label}">'
         f'<svg class="swatch" data-swatch="{place}" width="26" height="10" aria-hidden="true"></svg>'
         f'<button type="button" class="pick" aria-pressed="false" title="{escape(run.label)}&#10;{escape(where)}">'
-        f"{label}</button></span></th>"
+        f"{name}</button></span></th>"
     )
 
 
@@ -134,5 +139,5 @@ def _chooser(names: Sequence[str], hidden: Sequence[bool]) -> str:
         '<div class="tools"><label class="grow">Filter <input type="search" id="filter" '
         'placeholder="any text of a row: dpo, failed, 0.1"></label><output id="filtered"></output>'
         '<button type="button" id="draw-these">Draw the first 40 of this order</button>'
-        f'<button type="button" id="clear">Clear highlights</button></div>{columns}'
+        f'<button type="button" id="clear">Clear highlights</button>{columns}</div>'
     )

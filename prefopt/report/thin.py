@@ -8,8 +8,8 @@ from collections.abc import Sequence
 def thin(points: Sequence[tuple[int, float]], limit: int) -> list[tuple[int, float]]:
     """At most `limit` of the points, in their order, with both ends and the least and the largest value of each bucket.
 
-    points: (step, value), finite, in the order of steps. Buckets hold equal numbers of points, so that evaluations, which
-    are few, are never thinned for the sake of steps. limit: 4 or more.
+    points: (step, value), finite, in the order of steps. Buckets hold equal numbers of points. limit: 4 or more.
+
     Raises: ValueError for a smaller limit.
     """
     if limit < 4:

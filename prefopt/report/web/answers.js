@@ -78,12 +78,14 @@ function smallTable(caption, heads, rows) {
 }
 
 function command(title, text) {
+  const words = make("pre", { tabIndex: 0 }, text);
   const copy = make("button", { type: "button" }, "Copy");
   copy.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(text);
-    copy.textContent = "Copied";
+    getSelection().selectAllChildren(words); // where the clipboard is refused, a person copies it by hand
+    await navigator.clipboard?.writeText(text);
+    if (navigator.clipboard) copy.textContent = "Copied";
   });
-  return make("div", { className: "card" }, make("div", { className: "tools" }, make("h3", {}, title), copy), make("pre", { tabIndex: 0 }, text));
+  return make("div", { className: "card" }, make("div", { className: "tools" }, make("h3", {}, title), copy), words);
 }
 
 function showDetails() {

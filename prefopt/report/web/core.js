@@ -63,8 +63,7 @@ function splitMetric(name) {
 }
 
 function shownMetric(name) {
-  const [set, rest] = splitMetric(name);
-  return set ? `${rest} (${set})` : rest;
+  return DATA.spoken[name] ?? name;
 }
 
 function withDirection(name) {

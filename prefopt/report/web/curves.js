@@ -9,7 +9,7 @@ const PANELS = {
   drift: [["samples/length", "Length"], ["samples/stopped", "Stopped by itself"], ["samples/repetition", "Repetition"],
     ["samples/drift_per_token", "Drift of chosen responses"]],
 };
-let smoothing = 0;
+let smoothing = drawn.size > 6 ? 0.7 : 0; // many noisy lines cannot be told apart
 
 function curvesNamed(metric) {
   return DATA.curves.filter((curve) => splitMetric(curve)[1] === metric);
@@ -58,7 +58,9 @@ function setUpPanels() {
         const set = splitMetric(curve)[0];
         const where = metric.startsWith("samples/") ? "" : set ? `, ${set}` : ", training";
         const node = make("div", { className: "plot" });
-        box.append(make("figure", { className: "panel" }, make("figcaption", {}, title + where), node));
+        const caption = make("figcaption", {}, title + where);
+        if (where === ", training") caption.append(make("span", { className: "smoothed" }));
+        box.append(make("figure", { className: "panel" }, caption, node));
         node.dataset.curve = curve;
         addFigure(node, () => curveFigure(curve));
       }
@@ -69,11 +71,18 @@ function setUpPanels() {
 function setUpSmoothing() {
   const range = byId("smoothing");
   if (!range) return;
+  const say = () => {
+    byId("smoothing-says").textContent = smoothing ? smoothing.toFixed(2) : "none";
+    const words = smoothing ? ` (moving average, ${smoothing.toFixed(2)})` : "";
+    for (const node of document.querySelectorAll(".smoothed")) node.textContent = words;
+  };
+  range.value = smoothing;
   range.addEventListener("input", () => {
     smoothing = Number(range.value);
-    byId("smoothing-says").textContent = smoothing ? smoothing.toFixed(2) : "none";
+    say();
     redrawAll();
   });
+  say();
   const legend = byId("legend");
   const shown = () => {
     const runs = RUNS.map((_, run) => run).filter((run) => drawn.has(run) || picked.has(run));
@@ -101,6 +110,6 @@ function setUpAnyCurve() {
   addFigure(node, () => curveFigure(select.value));
 }
 
-setUpSmoothing();
 setUpPanels();
+setUpSmoothing();
 setUpAnyCurve();

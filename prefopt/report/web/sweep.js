@@ -1,6 +1,6 @@
 // Metrics over the settings of a sweep: a heat map of two settings, and lines across all of them.
 
-const SCALE = [[0, "#00224e"], [0.25, "#35456c"], [0.5, "#666970"], [0.75, "#b0a570"], [1, "#fee838"]]; // cividis
+const SCALE = [[0, "#440154"], [0.25, "#3b528b"], [0.5, "#21918c"], [0.75, "#5ec962"], [1, "#fde725"]]; // viridis
 
 function valuesOf(key) {
   const seen = [...new Set(RUNS.map((run) => setting(run.varied[key])))];

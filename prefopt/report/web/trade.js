@@ -35,19 +35,20 @@ function tradeFigure() {
   const traces = [];
   if (!third) traces.push(steps(ahead, first, second, value));
   traces.push(dots(behind, { marker: { ...color(behind), size: 9, opacity: behind.map((run) => opacity(run, 0.35)) } }));
+  const [left, right] = [least(first), most(first)];
+  const side = (run) => {
+    const share = (value(run, first) - left) / (right - left || 1);
+    return share < 0.3 ? "top right" : share > 0.7 ? "top left" : "top center";
+  };
   traces.push(dots(ahead, {
-    mode: ahead.length <= 6 ? "markers+text" : "markers", textposition: "top center", cliponaxis: false,
-    texttemplate: "%{text}", textfont: { size: 11, color: cssColor("--text") },
+    mode: ahead.length <= 6 && innerWidth > 640 ? "markers+text" : "markers", textposition: ahead.map(side), cliponaxis: false,
+    textfont: { size: 11, color: cssColor("--text") },
     marker: {
       ...color(ahead), size: ahead.map((run) => (picked.has(run) ? 19 : 14)), opacity: ahead.map((run) => opacity(run, 1)),
       line: { width: 2, color: cssColor("--text") },
       ...(third ? { colorbar: { thickness: 12, outlinewidth: 0, title: { text: plain(shownMetric(third)), side: "right" } } } : {}),
     },
   }));
-  const shown = ahead.map((run) => shorten(plain(RUNS[run].label), 28));
-  traces[traces.length - 1].texttemplate = undefined;
-  if (ahead.length <= 6) layout.annotations = [];
-  traces[traces.length - 1].text = ahead.length <= 6 ? shown : traces[traces.length - 1].text;
   return { traces, layout };
 
   function least(name) {
@@ -70,10 +71,10 @@ function steps(front, first, second, value) {
 function setUpTrade() {
   if (!byId("trade-x")) return;
   const options = DATA.fronts.objectives.map((name, place) => [place, withDirection(name)]);
-  const first = Object.keys(DATA.fronts.found)[0].split(",");
+  const first = DATA.fronts.first.split(",");
   fill(byId("trade-x"), options, first[0]);
   fill(byId("trade-y"), options, first[1]);
-  fill(byId("trade-z"), [["", "(nothing more)"], ...options], "");
+  fill(byId("trade-z"), [["", "(nothing more)"], ...options], first[2] ?? "");
   const node = document.querySelector('[data-figure="trade"]');
   for (const id of ["trade-x", "trade-y", "trade-z"]) byId(id).addEventListener("change", () => redraw(node));
   addFigure(node, tradeFigure);
