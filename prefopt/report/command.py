@@ -75,8 +75,7 @@ def report(wanted: Wanted, console: Console) -> int:
     else:
         print((table.as_markdown if wanted.form == "md" else table.as_csv)(gathered, rows, metrics), end="")
         _tell([f"note: {note}" for note in notes])
-    written = _write(wanted, gathered, objectives, metrics)
-    said = [f"wrote {path}" for path in written]
+    said = _write(wanted, gathered, objectives, metrics)
     _say(said, console) if wanted.form == "table" else _tell(said)
     return 0
 
@@ -145,20 +144,24 @@ def _run(name: str, gathered: Gathered | None) -> Run:
     return found.runs[0]
 
 
-def _write(wanted: Wanted, gathered: Gathered, objectives: Sequence[str], metrics: Sequence[str]) -> list[Path]:
-    written: list[Path] = []
+def _write(wanted: Wanted, gathered: Gathered, objectives: Sequence[str], metrics: Sequence[str]) -> list[str]:
+    """The figures and the page; what to say of them."""
+    said = []
     if wanted.figures:
         from prefopt.report.figures import write_figures
 
-        written += write_figures(gathered, Path(wanted.figures), objectives, metrics)
+        written, nothing = write_figures(gathered, Path(wanted.figures), objectives, metrics)
+        names = ", ".join(path.name for path in written if path.suffix == ".svg")
+        said += [f"note: {note}" for note in nothing]
+        said += [f"wrote {names} and the same as .png in {wanted.figures}"] if written else []
     if wanted.has_page:
         from prefopt.report.page import write_page
 
         is_sweep = len(wanted.paths) == 1 and kind_of(wanted.paths[0]) == SWEEP
         file = Path(wanted.html) if wanted.html else (wanted.paths[0] / PAGE if is_sweep else Path(PAGE))
         write_page(gathered, file, objectives)
-        written.append(file)
-    return written
+        said.append(f"wrote {file}")
+    return said
 
 
 def _names(words: str, known: Sequence[str], option: str) -> list[str]:
