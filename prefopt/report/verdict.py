@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prefopt.better import direction, sign
 from prefopt.report.runs import Gathered
 
-_NEITHER = ("length", "logps", "logp", "tokens", "drift", "kl", "log_ratio", "count", "lr", "stopped", "rewards/chosen")
+_NEITHER = ("length", "logps", "logp", "tokens", "kl", "log_ratio", "count", "lr", "stopped", "rewards/chosen")
 _LESS = ("perplexity", "repetition", "left_out", "empty", "refusal", "identical", "self_bleu", "collapsed", "grad_norm")
 
 
@@ -17,7 +17,7 @@ def preference(metric: str) -> int:
     words = set(name.replace(":", "/").replace(" ", "/").split("/"))
     if "accuracy" in name or "win_rate" in name:
         return 1
-    if any(word in words or name.endswith(word) for word in _NEITHER) or "rewards/rejected" in name:
+    if any(word in words or name.endswith(word) for word in _NEITHER) or "rewards/rejected" in name or "drift" in name:
         return 0
     if any(word in name for word in _LESS):
         return -1

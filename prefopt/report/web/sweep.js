@@ -100,17 +100,17 @@ function scaleColor(share) {
 }
 
 // Places (0 to 1, from below) of each run on an axis, and its ticks. Few values stand at even distances.
-function parallelAxis(values) {
+function parallelAxis(values, isMetric) {
   const seen = [...new Set(values.filter((value) => value !== undefined).map(setting))].sort(compare);
   const numbers = values.every((value) => value === undefined || typeof value === "number");
-  if (!numbers || seen.length <= 8) {
+  if (!numbers || (seen.length <= 8 && !isMetric)) {
     const place = (text) => (seen.length > 1 ? seen.indexOf(text) / (seen.length - 1) : 0.5);
     return { at: (value) => place(setting(value)), ticks: seen.slice(0, 24).map((text) => [text, place(text)]) };
   }
   const finite = values.filter((value) => value !== undefined);
   const [least, most] = [Math.min(...finite), Math.max(...finite)];
-  const isLog = least > 0 && most / least > 50;
-  const scaled = (value) => (isLog ? Math.log(value / least) / Math.log(most / least) : (value - least) / (most - least));
+  const isLog = !isMetric && least > 0 && most / least > 50;
+  const scaled = (value) => (isLog ? Math.log(value / least) / Math.log(most / least) : (value - least) / (most - least || 1));
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => [number(isLog ? least * (most / least) ** share : least + share * (most - least)), share]);
   return { at: scaled, ticks };
 }
@@ -119,9 +119,11 @@ function drawParallel() {
   const box = byId("parallel");
   const metric = byId("parallel-metric").value;
   const runs = RUNS.map((_, run) => run).filter((run) => Number.isFinite(RUNS[run].metrics[metric]));
-  const columns = [...sweptKeys().map((key) => [DATA.shortKeys[key], runs.map((run) => RUNS[run].varied[key] ?? undefined)]),
+  const told = sweptKeys().filter((key) => !isSeed(key)); // a seed orders nothing
+  const keys = told.length ? told : sweptKeys();
+  const columns = [...keys.map((key) => [DATA.shortKeys[key], runs.map((run) => RUNS[run].varied[key] ?? undefined)]),
     [shownMetric(metric), runs.map((run) => RUNS[run].metrics[metric])]];
-  const axes = columns.map(([title, values]) => ({ title, values, ...parallelAxis(values) }));
+  const axes = columns.map(([title, values], at) => ({ title, values, ...parallelAxis(values, at === columns.length - 1) }));
   const [top, bottom, side] = [40, 300, 70];
   const width = Math.max(box.parentElement.clientWidth - 8, 2 * side + 150 * (axes.length - 1));
   const x = (place) => side + (place * (width - 2 * side)) / (axes.length - 1);
@@ -139,7 +141,7 @@ function drawParallel() {
     const share = last.at(last.values[place]);
     const color = scaleColor(DATA.preference[metric] < 0 ? 1 - share : share);
     const line = makeSvg("path", { d: path, fill: "none", stroke: color, "stroke-width": picked.has(run) ? 4 : 2, class: "lane" });
-    line.style.opacity = faded(run) ? 0.12 : 0.85;
+    line.style.opacity = picked.has(run) ? 1 : faded(run) ? 0.1 : Math.max(0.15, Math.min(0.85, 40 / runs.length));
     line.append(makeSvg("title", {}, `${RUNS[run].label}\n${shownMetric(metric)} ${number(RUNS[run].metrics[metric])}`));
     line.addEventListener("click", () => pick(run));
     svg.append(line);
