@@ -12,8 +12,8 @@ from prefopt.report.runs import Gathered, Run
 from prefopt.report.shown import MISSING, duration, number, size
 from prefopt.report.varied import METHOD, text_of_values
 
-SHOWN_METRICS = 6
-"""Metric columns that are not folded away at first."""
+SHOWN_SETTINGS, SHOWN_METRICS = 6, 6
+"""Columns of settings and of metrics that are not folded away at first."""
 
 
 def runs_table(gathered: Gathered, data: Mapping[str, Any]) -> str:
@@ -23,16 +23,22 @@ def runs_table(gathered: Gathered, data: Mapping[str, Any]) -> str:
     texts = {key: text_of_values(runs, key) for key in gathered.varied}
     best = {name: _best(metrics, name, data["preference"][name]) for name in names}
     has_methods = len(data["methods"]) > 1 and METHOD not in gathered.varied
+    folded = [place >= SHOWN_SETTINGS for place in range(len(gathered.varied))]
     hidden = [place >= SHOWN_METRICS or not _says_something(metrics, name) for place, name in enumerate(names)]
     heads = [_head("run", "text")]
-    heads += [_head(data["shortKeys"][key], "mixed", title=key, kind="varied") for key in gathered.varied]
+    heads += [
+        _head(data["shortKeys"][key], "mixed", title=key, kind="varied", hidden=off)
+        for key, off in zip(gathered.varied, folded)
+    ]
     heads += [_head("state", "text")] + [_head("method", "text")] * has_methods
     heads += [_head(name, "number", kind="metric", hidden=off) for name, off in zip(names, hidden)]
     heads += [_head("time", "number"), _head("peak memory", "number"), _head("remarks", "text")]
     rows = []
     for place, (run, shown) in enumerate(zip(runs, data["runs"], strict=True)):
         cells = [_run_cell(place, run, shown)]
-        cells += [_setting_cell(run.varied.get(key), texts[key][place]) for key in gathered.varied]
+        cells += [
+            _setting_cell(run.varied.get(key), texts[key][place], off) for key, off in zip(gathered.varied, folded)
+        ]
         cells.append(f'<td data-v="{escape(run.state)}">{state_badge(run.state)}</td>')
         if has_methods:
             cells.append(f'<td data-v="{escape(run.method)}">{escape(run.method) or MISSING}</td>')
@@ -44,8 +50,9 @@ def runs_table(gathered: Gathered, data: Mapping[str, Any]) -> str:
         remarks = _remarks(run)
         cells.append(f'<td class="remarks" data-v="{escape(remarks)}" title="{escape(remarks)}">{escape(remarks)}</td>')
         rows.append(f'<tr data-run="{place}">{"".join(cells)}</tr>')
-    chooser = _chooser(names, hidden)
-    caption = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}. ★ marks the best value of a metric."
+    chooser = _chooser([*gathered.varied, *names], [*folded, *hidden])
+    caption = f"{len(runs):,} {'run' if len(runs) == 1 else 'runs'}."
+    caption += " ★ marks the best value of a metric." if any(best.values()) else ""
     return (
         f'{chooser}<div class="scroll tall" tabindex="0" role="region" aria-label="Table of runs"><table id="runs">'
         f"<caption>{caption}</caption><thead><tr>{''.join(heads)}</tr></thead>"
@@ -87,10 +94,11 @@ def _run_cell(place: int, run: Run, shown: Mapping[str, Any]) -> str:
     )
 
 
-def _setting_cell(value: Any, text: str) -> str:
+def _setting_cell(value: Any, text: str, hidden: bool) -> str:
     """Sorted by the value where it is a number, by what is read else."""
     sortable = repr(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else text
-    return f'<td class="varied" data-v="{escape(sortable)}">{escape(text) or MISSING}</td>'
+    shown = escape(text)
+    return f'<td class="varied" data-v="{escape(sortable)}" title="{shown}"{" hidden" * hidden}>{shown or MISSING}</td>'
 
 
 def _cell(value: float | None, shown: str, hidden: bool = False, best: bool = False) -> str:

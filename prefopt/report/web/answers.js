@@ -58,7 +58,7 @@ function showAnswers() {
 function setUpAnswers() {
   if (!byId("answers-left")) return;
   const with_ = RUNS.map((_, run) => run).filter((run) => RUNS[run].samples.length);
-  const options = with_.flatMap((run) => ["before", "after"].map((key) => [JSON.stringify([run, key]), `${RUNS[run].label}, ${key} training`]));
+  const options = with_.flatMap((run) => ["before", "after"].map((key) => [JSON.stringify([run, key]), `${called(run)}, ${key} training`]));
   fill(byId("answers-left"), options, options[0][0]);
   fill(byId("answers-right"), options, options[1][0]);
   for (const id of ["answers-left", "answers-right"]) byId(id).addEventListener("change", showAnswers);
@@ -112,7 +112,7 @@ function setUpDetails() {
   const select = byId("details-run");
   if (!select) return;
   const known = RUNS.map((_, run) => run).filter((run) => RUNS[run].data !== null || RUNS[run].manifest !== null);
-  fill(select, known.map((run) => [run, RUNS[run].label]));
+  fill(select, known.map((run) => [run, called(run)]));
   select.addEventListener("change", showDetails);
   showDetails();
 }

@@ -37,6 +37,12 @@ function cssColor(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
+// What a figure calls a run. A label of many settings is cut; its number finds it in the table.
+function called(run, length = 56) {
+  const label = RUNS[run].label;
+  return label.length > length ? `#${run + 1} ${label.slice(0, length - 6)}…` : label;
+}
+
 function colorOf(run) {
   return cssColor(`--c${RUNS[run].color}`);
 }

@@ -38,7 +38,7 @@ function curveFigure(curve) {
       y: set || metric.startsWith("samples/") || !smoothing ? points[1] : smooth(points[1]),
       type: "scatter",
       mode: few ? "lines+markers" : "lines",
-      name: plain(RUNS[run].label),
+      name: plain(called(run)),
       meta: run,
       opacity: faded(run) ? 0.16 : 1,
       line: { color: colorOf(run), dash: DASHES[RUNS[run].dash], width: picked.has(run) ? 3.2 : 1.7 },
@@ -88,7 +88,7 @@ function setUpSmoothing() {
     const runs = RUNS.map((_, run) => run).filter((run) => drawn.has(run) || picked.has(run));
     const chips = runs.slice(0, DATA.shownRuns).map((run) => {
       const line = makeSvg("svg", { width: 26, height: 10, "aria-hidden": "true" }, swatch(run));
-      const chip = make("button", { type: "button", className: "chip", title: RUNS[run].label }, line, RUNS[run].label);
+      const chip = make("button", { type: "button", className: "chip", title: RUNS[run].label }, line, make("span", {}, called(run, 44)));
       chip.setAttribute("aria-pressed", picked.has(run));
       chip.classList.toggle("dim", faded(run));
       chip.addEventListener("click", () => pick(run));

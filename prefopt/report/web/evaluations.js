@@ -22,7 +22,7 @@ function whiskerFigure() {
   const way = DATA.preference[DATA.metrics.find((name) => name.endsWith(JSON.parse(wished)[1]))] < 0 ? -1 : 1;
   rows.sort((a, b) => way * (b.value - a.value));
   const shown = rows.slice(0, MOST_WHISKERS).reverse();
-  const label = (row) => plain(shorten(RUNS[row.run].label, innerWidth < 600 ? 18 : 36) + (sets.size > 1 ? ` · ${row.set}` : ""));
+  const label = (row) => plain(called(row.run, innerWidth < 600 ? 18 : 36) + (sets.size > 1 ? ` · ${row.set}` : ""));
   const within = (row) => (row.low === null || row.high === null ? "no interval" : `95 %: ${number(row.low)} to ${number(row.high)}`);
   const traces = shown.map((row, place) => ({
     type: "scatter", mode: "markers", x: [row.value], y: [place], meta: row.run,
@@ -77,7 +77,7 @@ function scatterFigure() {
 function setUpScatter() {
   const select = byId("scatter-of");
   if (!select) return;
-  fill(select, DATA.scatter.map(({ run, name }, place) => [place, `${RUNS[run].label} · ${name}`]));
+  fill(select, DATA.scatter.map(({ run, name }, place) => [place, `${called(run)} · ${name}`]));
   const node = document.querySelector('[data-figure="scatter"]');
   select.addEventListener("change", () => redraw(node));
   addFigure(node, scatterFigure);

@@ -2,6 +2,8 @@
 
 const SCALE = [[0, "#440154"], [0.25, "#3b528b"], [0.5, "#21918c"], [0.75, "#5ec962"], [1, "#fde725"]]; // viridis
 
+const MOST_AXES = 8;
+
 function valuesOf(key) {
   const seen = [...new Set(RUNS.map((run) => setting(run.varied[key])))];
   return seen.sort((a, b) => (a === MISSING ? 1 : b === MISSING ? -1 : compare(a, b)));
@@ -66,7 +68,7 @@ function overOneSetting(runs, key, metric, xaxis) {
   const dots = {
     type: "scatter", mode: "markers",
     x: runs.map((run) => plain(setting(RUNS[run].varied[key]))), y: runs.map((run) => RUNS[run].metrics[metric]),
-    text: runs.map((run) => plain(RUNS[run].label)), customdata: runs,
+    text: runs.map((run) => plain(called(run))), customdata: runs,
     marker: { size: runs.map((run) => (picked.has(run) ? 15 : 10)), color: runs.map(colorOf), opacity: runs.map((run) => (faded(run) ? 0.2 : 0.9)) },
     hovertemplate: "<b>%{text}</b><br>%{y:.4~g}<extra></extra>",
   };
@@ -120,7 +122,7 @@ function drawParallel() {
   const metric = byId("parallel-metric").value;
   const runs = RUNS.map((_, run) => run).filter((run) => Number.isFinite(RUNS[run].metrics[metric]));
   const told = sweptKeys().filter((key) => !isSeed(key)); // a seed orders nothing
-  const keys = told.length ? told : sweptKeys();
+  const keys = (told.length ? told : sweptKeys()).slice(0, MOST_AXES);
   const columns = [...keys.map((key) => [DATA.shortKeys[key], runs.map((run) => RUNS[run].varied[key] ?? undefined)]),
     [shownMetric(metric), runs.map((run) => RUNS[run].metrics[metric])]];
   const axes = columns.map(([title, values], at) => ({ title, values, ...parallelAxis(values, at === columns.length - 1) }));

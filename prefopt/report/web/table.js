@@ -61,8 +61,8 @@ function setUpTable() {
     byId("filtered").textContent = words.length ? `${left} of ${rows.length}` : "";
   }
 
-  function showColumn(metric, on) {
-    const place = heads.filter((head) => head.className === "metric")[metric].cellIndex;
+  function showColumn(column, on) {
+    const place = heads.filter((head) => head.className)[column].cellIndex;
     for (const row of table.rows) row.cells[place].hidden = !on;
   }
 

@@ -22,7 +22,7 @@ function tradeFigure() {
   };
   const dots = (runs, style) => ({
     type: "scatter", mode: "markers", x: runs.map((run) => value(run, first)), y: runs.map((run) => value(run, second)),
-    text: runs.map((run) => plain(RUNS[run].label)), customdata: runs,
+    text: runs.map((run) => plain(called(run))), customdata: runs,
     hovertemplate: `<b>%{text}</b><br>${plain(shownMetric(first))} %{x:.4~g}<br>${plain(shownMetric(second))} %{y:.4~g}<extra></extra>`,
     ...style,
   });
