@@ -81,16 +81,16 @@ def column(tab: Any, head: str) -> list[str]:
     )
 
 
-def test_every_figure_draws_on_desktop_and_phone_in_light_and_dark(opened, file, tmp_path):
-    for viewport in (DESKTOP, PHONE):
-        for scheme in ("light", "dark"):
-            tab = opened(file, viewport, scheme)
-            tab.screenshot(path=tmp_path / f"{viewport['width']}-{scheme}.png")
-            for section in ("learning", "rewards", "logps", "drift", "curve", "heat", "trade", "figures", "scatter"):
-                show(tab, section)
-            wide = tab.evaluate("document.documentElement.scrollWidth")
-            assert wide == viewport["width"], "the body scrolls sideways"
-            assert tab.evaluate("document.querySelectorAll('#parallel path').length") == 13
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_figure_draws_and_the_body_never_scrolls_sideways(opened, file, tmp_path, viewport, scheme):
+    tab = opened(file, viewport, scheme)
+    tab.screenshot(path=tmp_path / "top.png")
+    for section in ("learning", "rewards", "logps", "drift", "curve", "heat", "trade", "figures", "scatter"):
+        show(tab, section)
+    assert tab.evaluate("document.documentElement.scrollWidth") == viewport["width"]
+    tab.evaluate("document.getElementById('parallel').scrollIntoView()")
+    tab.wait_for_function("document.querySelectorAll('#parallel path').length === 13")
 
 
 def test_a_head_sorts_its_column_and_what_is_missing_stays_below(opened, file):
@@ -158,8 +158,8 @@ def test_a_curve_says_run_step_and_value_under_the_pointer(opened, file):
     point.hover(force=True)
     text = tab.locator(".hoverlayer .hovertext").first
     text.wait_for()
-    assert "step" in text.inner_text()
-    assert "loss=" in text.inner_text()
+    assert "step" in text.text_content()
+    assert "loss=" in text.text_content()
 
 
 def test_the_heat_map_shows_the_settings_and_the_metric_that_are_chosen(opened, file):
@@ -225,7 +225,7 @@ def test_a_run_by_the_name_of_a_script_is_only_shown(opened, tmp_path):
     tab.locator('#learning [data-curve="eval/heldout/loss"] .points path').nth(3).hover(force=True)
     hover = tab.locator(".hoverlayer .hovertext").first
     hover.wait_for()
-    assert "<script>" in hover.inner_text()
+    assert "<script>" in hover.text_content()
     assert tab.locator("img").count() == 0
 
 
@@ -245,15 +245,16 @@ def test_twenty_and_a_thousand_runs_open(opened, tmp_path):
         start = time.perf_counter()
         write_page(gathered, tmp_path / f"{count}.html")
         written = time.perf_counter() - start
-        start = time.perf_counter()
         tab = opened(tmp_path / f"{count}.html")
-        ready = time.perf_counter() - start
+        # From the click on, as the browser counts: playwright's own start is not in it.
+        ready = tab.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd") / 1000
+        start = time.perf_counter()
         show(tab, "learning")
         drawn = time.perf_counter() - start
         megabytes = (tmp_path / f"{count}.html").stat().st_size / 1e6
         print(
             f"{count} runs: written in {written:.2f} s, {megabytes:.1f} MB,"
-            f" ready after {ready:.2f} s, curves drawn after {drawn:.2f} s"
+            f" ready after {ready:.2f} s, curves drawn {drawn:.2f} s after a jump to them"
         )
         assert written < 30
         assert tab.locator("#runs .draw:checked").count() == min(count, 40)

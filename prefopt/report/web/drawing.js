@@ -35,10 +35,20 @@ function addFigure(node, build) {
   observer.observe(node);
 }
 
+// A figure that needs no plotly: paint() fills the element.
+function addPainting(node, paint) {
+  figures.set(node, { paint, stale: true, inView: false, plotted: false });
+  observer.observe(node);
+}
+
 async function draw(node) {
   const figure = figures.get(node);
   if (!figure.stale) return;
   figure.stale = false;
+  if (figure.paint) {
+    figure.paint();
+    return;
+  }
   await plotly();
   const built = figure.build();
   node.classList.toggle("empty", !built);

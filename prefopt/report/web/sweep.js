@@ -166,9 +166,10 @@ function setUpParallel() {
   const metrics = measuredMetrics();
   if (!metrics.length) return;
   fill(byId("parallel-metric"), metrics.map((name) => [name, withDirection(name)]), firstMetric(metrics));
-  byId("parallel-metric").addEventListener("change", drawParallel);
-  listeners.push((what) => what === "picked" && drawParallel());
-  new ResizeObserver(drawParallel).observe(byId("parallel").parentElement);
+  const node = byId("parallel");
+  byId("parallel-metric").addEventListener("change", () => redraw(node));
+  addPainting(node, drawParallel);
+  new ResizeObserver(() => redraw(node)).observe(node.parentElement);
 }
 
 setUpHeat();
