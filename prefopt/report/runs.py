@@ -31,7 +31,8 @@ class Run:
     label: what tells it from the others, what it varies ("lr=0.001 seed=1") or its name; no two runs have the same.
     method: the loss's name; "" where nobody knows it. varied: dotted key to value, of the settings in which the runs of
     this report differ; a key that a run does not have is left out. settings: every dotted key as the run was composed
-    (demo:// and not its place on this machine), lists of mappings entered by place; empty for a job without a folder.
+    (demo:// and not its place on this machine), lists of mappings entered by place; of a job without a folder what
+    its sweep's other runs share and what it varies.
     state: as `prefopt.sweeps.jobs` names them (done, running, failed, preempted, lost, queued). error: one line, where
     there is one. metrics: the last evaluation, result.json's where there is one, by name (eval/heldout/loss); the
     newest numbers of its answers (samples/length); and the figures of its evaluations, as EVALUATION/figure.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,26 @@ def runs_of(made: Sweep) -> tuple[list[Run], list[str]]:
         run, said = _run_of(job)
         runs.append(run)
         complaints += said
-    methods = {run.method for run in runs if run.method}
-    if len(methods) == 1:  # a job without a folder has the method of the others, unless it varies that
-        runs = [run if run.method else replace(run, method=next(iter(methods))) for run in runs]
-    return runs, complaints
+    shared = _agreed([run.settings for run in runs if run.settings])
+    return [run if run.settings else _completed(run, shared) for run in runs], complaints
+
+
+def _agreed(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all runs of a sweep that have a folder have alike."""
+    if not settings:
+        return {}
+    first, *others = settings
+    return {key: of for key, of in first.items() if all(key in other and other[key] == of for other in others)}
+
+
+def _completed(run: Run, shared: Mapping[str, Any]) -> Run:
+    """A job without a folder, with the settings that its sweep's runs share and its own words over them."""
+    if not shared:
+        return run
+    has_method = METHOD in run.varied
+    settings = {key: of for key, of in shared.items() if not (has_method and key.startswith("loss."))}
+    settings |= run.varied
+    return replace(run, settings=settings, method=str(settings.get(METHOD, "")))
 
 
 def _run_of(job: Job) -> tuple[Run, list[str]]:
