@@ -44,7 +44,7 @@ def page_data(gathered: Gathered, objectives: Sequence[str]) -> dict[str, Any]:
     methods = list(dict.fromkeys(run.method for run in gathered.runs))
     places = dict.fromkeys(methods, 0)
     limit = min(POINTS, max(FEWEST_POINTS, ALL_POINTS // max(1, len(gathered.runs))))
-    runs = []
+    runs: list[dict[str, Any]] = []
     for number, run in enumerate(gathered.runs):
         color, dash = _look(number, methods.index(run.method), places[run.method], len(methods))
         places[run.method] += 1

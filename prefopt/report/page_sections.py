@@ -193,7 +193,8 @@ def _cut(total: int) -> str:
 
 def _tables(gathered: Gathered, data: Mapping[str, Any]) -> str:
     """Tables that measures made: contingency, models, categories."""
-    found, left = [], 0
+    found: list[str] = []
+    left = 0
     for run, shown in zip(gathered.runs, data["runs"], strict=True):
         for name, evaluation in zip(evaluation_names(run), run.evaluations):
             for title in evaluation.tables:
