@@ -11,6 +11,7 @@ from prefopt.report.metric_names import spoken
 from prefopt.report.runs import Gathered, Run
 from prefopt.report.shown import MISSING, duration, number, size
 from prefopt.report.varied import METHOD, text_of_values
+from prefopt.sweeps.jobs import DONE
 
 SHOWN_SETTINGS, SHOWN_METRICS = 6, 6
 """Columns of settings and of metrics that are not folded away at first."""
@@ -21,7 +22,9 @@ def runs_table(gathered: Gathered, data: Mapping[str, Any]) -> str:
     runs, names = gathered.runs, data["metrics"]
     metrics = [run.metrics for run in runs]
     texts = {key: text_of_values(runs, key) for key in gathered.varied}
-    best = {name: _best(metrics, name, data["preference"][name]) for name in names}
+    done = [run.metrics if run.state == DONE else {} for run in runs]
+    ranked = done if any(done) else metrics  # what still goes on is not the best yet
+    best = {name: _best(ranked, name, data["preference"][name]) for name in names}
     has_methods = len(data["methods"]) > 1 and METHOD not in gathered.varied
     folded = [place >= SHOWN_SETTINGS for place in range(len(gathered.varied))]
     hidden = [place >= SHOWN_METRICS or not _says_something(metrics, name) for place, name in enumerate(names)]
@@ -52,7 +55,9 @@ def runs_table(gathered: Gathered, data: Mapping[str, Any]) -> str:
         rows.append(f'<tr data-run="{place}">{"".join(cells)}</tr>')
     chooser = _chooser([*gathered.varied, *names], [*folded, *hidden])
     caption = f"{len(runs):,} {'run' if len(runs) == 1 else 'runs'}."
-    caption += " ★ marks the best value of a metric." if any(best.values()) else ""
+    caption += " ★ marks the best value of a metric" if any(best.values()) else ""
+    if any(best.values()):
+        caption += "; losses and margins of different methods do not compare." if len(data["methods"]) > 1 else "."
     return (
         f'{chooser}<div class="scroll tall" tabindex="0" role="region" aria-label="Table of runs"><table id="runs">'
         f"<caption>{caption}</caption><thead><tr>{''.join(heads)}</tr></thead>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefopt.better import direction, sign
+from prefopt.report.metric_names import spoken
 from prefopt.report.runs import Gathered
 
 _NEITHER = ("length", "logps", "logp", "tokens", "kl", "log_ratio", "count", "lr", "stopped", "rewards/chosen")
@@ -25,11 +26,21 @@ def preference(metric: str) -> int:
 
 
 def preferences(gathered: Gathered, metrics: Sequence[str], objectives: Sequence[str] = ()) -> dict[str, int]:
-    """`preference` of each; but a sweep knows which way its own metric goes, and an objective has a way in any case."""
-    ways = {name: preference(name) for name in metrics}
+    """`preference` of each metric, among these runs.
+
+    A loss or a margin has another unit for every method: where runs differ in that, none of them is better. But a sweep
+    knows which way its own metric goes, and an objective that was asked for has a way in any case.
+    """
+    is_mixed = len({run.method for run in gathered.runs if run.method}) > 1
+    ways = {name: 0 if is_mixed and _is_of_one_method(name) else preference(name) for name in metrics}
     for name in objectives:
         if name in ways and not ways[name]:
-            ways[name] = -1 if direction(name) == "minimize" else 1
+            ways[name] = preference(name) or (-1 if direction(name) == "minimize" else 1)
     if gathered.metric in ways and gathered.direction:
         ways[gathered.metric] = -1 if gathered.direction == "minimize" else 1
     return ways
+
+
+def _is_of_one_method(metric: str) -> bool:
+    name = spoken(metric)[0]
+    return name == "loss" or name.startswith("loss/") or name.endswith("rewards/margin")

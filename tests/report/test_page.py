@@ -171,6 +171,23 @@ def test_the_best_value_is_marked_where_one_direction_is_better() -> None:
     assert best == ["0.4"]
 
 
+def test_losses_and_margins_of_different_methods_have_no_best_value() -> None:
+    values = {"eval/a/loss": 0.5, "eval/a/rewards/margin": 1.0, "eval/a/nll": 2.0}
+    one = replace(one_run().runs[0], metrics=values)
+    other = replace(one, label="other", method="ipo", metrics={name: value + 1 for name, value in values.items()})
+    marked = re.compile(r'class="number best" data-v="([^"]*)"')
+    assert marked.findall(page(Gathered("two", [one, other], ()))) == ["2.0"]
+    asked = Gathered("two", [one, other], (), metric="eval/a/loss", direction="minimize")
+    assert marked.findall(page(asked)) == ["0.5", "2.0"]
+
+
+def test_a_run_that_still_goes_on_is_not_the_best() -> None:
+    one = replace(one_run().runs[0], metrics={"eval/a/loss": 0.5})
+    runs = [one, replace(one, label="b", metrics={"eval/a/loss": 0.6}), replace(one, label="c", state="running")]
+    runs[2] = replace(runs[2], metrics={"eval/a/loss": 0.1})
+    assert re.findall(r'class="number best" data-v="([^"]*)"', page(Gathered("three", runs, ()))) == ["0.5"]
+
+
 def test_half_a_surrogate_pair_is_written_as_a_question_mark(tmp_path: Path) -> None:
     write_page(one_run(label="a\ud800b"), tmp_path / "report.html")
     assert ">a?b</button>" in (tmp_path / "report.html").read_text(encoding="utf-8")
