@@ -19,6 +19,7 @@ HEAVY = ("torch", "hydra", "omegaconf", "transformers", "datasets", "accelerate"
         ["data", "--help"],
         ["pairs", "--help"],
         ["rounds", "--help"],
+        ["report", "--help"],
         ["losses"],
         ["losses", "dpo"],
     ],
