@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+LESS_IS_BETTER = frozenset(
+    {"nll", "perplexity", "repetition", "collapsed", "brier", "ece", "seconds", "peak_memory_bytes", "grad_norm"}
+)
+"""Last parts of names of which less is better, besides every loss."""
+
 
 def direction(metric: str) -> str:
-    """minimize for a loss or an NLL, maximize for anything else."""
-    return "minimize" if "loss" in metric or metric.endswith("nll") else "maximize"
+    """minimize for a loss or one of `LESS_IS_BETTER`, maximize for anything else."""
+    last = metric.rpartition("/")[2]
+    return "minimize" if "loss" in metric or last.endswith("nll") or last in LESS_IS_BETTER else "maximize"
 
 
 def sign(metric: str) -> float:

@@ -66,6 +66,7 @@ def _dispatch(words: list[str]) -> int:
         "data": _data,
         "plan": _plan,
         "rounds": _rounds,
+        "report": _report,
         "losses": _losses,
     }
     if words[0] not in commands:
@@ -291,6 +292,49 @@ def _rounds(words: list[str]) -> int:
     from prefopt.rounds.run import run_rounds
 
     return run_rounds(options.overrides, options.config_dir, options.dry_run)
+
+
+def _report(words: list[str]) -> int:
+    parser = _Parser()
+    for name in ("--sort", "--metrics", "--objectives", "--format", "--html", "--figures"):
+        parser.add_argument(name)
+    for name in ("--no-html", "--seeds"):
+        parser.add_argument(name, action="store_true")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"))
+    options = parser.read(_with_signs(words))
+    if options.help:
+        print(cli_help.REPORT, end="")
+        return 0
+    if options.config_dir:
+        raise UserError("--config-dir: a report reads runs and no recipes", "leave it out")
+    from rich.console import Console
+
+    from prefopt.report.command import Wanted, report
+
+    wanted = Wanted(
+        [Path(word) for word in options.overrides],
+        sort=options.sort or "",
+        metrics=options.metrics or "",
+        each_seed=options.seeds,
+        form=options.format or "table",
+        html=options.html or "",
+        has_page=not options.no_html,
+        figures=options.figures or "",
+        objectives=options.objectives or "",
+        compare=options.compare or (),
+    )
+    return report(wanted, Console())
+
+
+def _with_signs(words: list[str]) -> list[str]:
+    """`--sort -METRIC` as one word: argparse takes what begins with a minus for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] == "--sort":
+            joined[-1] = f"--sort={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _losses(words: list[str]) -> int:

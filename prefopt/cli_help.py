@@ -30,6 +30,7 @@ commands:
   data     show what would be trained on, row by row     prefopt data recipe=quickstart
   plan     what a run takes of memory, time and disk     prefopt plan recipe=simpo_llama3_instruct
   rounds   loops: build data, train on it, once more     prefopt rounds recipe=iterative_dpo rounds=3
+  report   runs side by side: a table and one HTML page  prefopt report runs/
   losses   the methods; one method's equation, source    prefopt losses orpo
 
 options:
@@ -159,6 +160,27 @@ options:
 
 In the folder: round-2/STEP is the folder of a step, round-2/STEP.log its output, rounds.json what is done.
 exit codes: 0 done, 2 misuse, 1 a step failed, 75 stopped by a signal and saved (the same command goes on)
+"""
+
+REPORT = """\
+usage: prefopt report PATHS... [options]
+
+Runs side by side, in whatever state they are: a table here, and one HTML page. PATHS: run folders, a sweep's folder,
+or folders that hold any of these. Runs that differ in nothing but train.seed are one row, with mean and deviation.
+
+  prefopt report sweeps/quickstart-8f2a --sort rewards/accuracy
+  prefopt report runs/ --metrics loss,rewards/margin --format md --no-html
+  prefopt report --compare runs/dpo-1f3e runs/dpo-9ab2
+
+options:
+  --sort METRIC       best first, by the name of the metric or its end; -METRIC: worst first (default: the sweep's)
+  --metrics A,B       the metrics shown (default: loss, accuracy and margin held out; first figures of evaluations)
+  --seeds             a row for every run, though some differ in their seed only
+  --format NAME       table, md, csv or json, on stdout (default: table)
+  --html FILE         the page (default: report.html, in the sweep's folder or here); --no-html: none
+  --figures DIR       curves, heat map, Pareto front and more, as SVG and PNG
+  --objectives A,B    two or three metrics for the Pareto front and its hypervolume
+  --compare A B       two runs, by folder or label: settings, versions, data, and the first step where numbers differ
 """
 
 LOSSES = """\

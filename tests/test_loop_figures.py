@@ -12,7 +12,6 @@ sys.path.insert(0, str(SCRIPTS))
 
 from loops.happiness import happiness  # noqa: E402
 from loops.measure import Answers, win_rate  # noqa: E402
-from loops.modpo import hypervolume  # noqa: E402
 
 
 def test_happy_words_count_for_and_sad_words_against() -> None:
@@ -29,18 +28,3 @@ def test_a_tie_is_half_a_win_and_every_prompt_counts_once() -> None:
 
 def test_the_mean_is_over_prompts_and_not_over_answers() -> None:
     assert Answers({"a": [0.0, 0.0, 0.0], "b": [4.0]}, {}).mean == 2.0
-
-
-@pytest.mark.parametrize(
-    ("points", "area"),
-    [
-        ([(1.0, 1.0)], 2.0),  # from the corner (0, -1)
-        ([(1.0, 0.0), (0.5, 1.0)], 1.0 + 0.5),
-        ([(1.0, 0.0), (0.5, -0.5)], 1.0),  # the second is dominated
-        ([(0.5, 0.0), (1.0, 0.0)], 1.0),
-        ([(0.4, -1.0)], 0.0),
-        ([], 0.0),
-    ],
-)
-def test_hypervolume_is_the_area_that_the_points_dominate(points: list[tuple[float, float]], area: float) -> None:
-    assert hypervolume(points) == pytest.approx(area)

@@ -314,7 +314,7 @@ class Trainer:
             progress.step, progress.latest = progress.best_step, progress.at_best
         after = progress.latest
         self.watch.compare()
-        card = model_card(self.settings, progress.before, after, len(self.plan))
+        card = model_card(self.settings, self.dir, progress.before, after, len(self.plan))
         difference = save_and_verify(
             self.engine, self.tokenizer, self.start_folder, self.rows, self.dir / "model", card
         )

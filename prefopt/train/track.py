@@ -23,13 +23,6 @@ from prefopt.settings import RunSettings
 from prefopt.train.engine import Engine
 from prefopt.train.memory import peak
 
-TIMINGS = frozenset({"tokens_per_second", "pairs_per_second", "peak_memory_bytes", "seconds", "data_wait_share"})
-"""Keys of metrics.jsonl that depend on the machine; all others are the same in a resumed run, bit for bit."""
-
-
-CUT_METRICS = frozenset({"imbalance", "padding_share"})
-"""Keys that say how well the steps were cut: the same in a resumed run, others for another token budget or layout."""
-
 
 class MetricsFile:
     """One JSON object per line: step, epoch, every metric. Written by rank 0."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from loops.measure import answer, prefopt
+from prefopt.report.pareto import MAXIMIZE, hypervolume
 
 WEIGHTS = (0.9, 0.7, 0.5, 0.3, 0.1)
 """Of the first objective."""
@@ -75,7 +76,7 @@ def run(folder: Path, seed: int) -> dict[str, dict[str, float]]:
         for name, (x, y) in points.items()
     }
     for front, points in fronts.items():
-        found[f"{front}, hypervolume"] = {"area": hypervolume(list(points.values()))}
+        found[f"{front}, hypervolume"] = {"area": hypervolume(list(points.values()), (MAXIMIZE, MAXIMIZE), CORNER)}
     sources = {"reward model": f"kind: reward, path: {ranker}", "implicit": f"kind: implicit, path: {polite}"}
     for source, margin in sources.items():
         place = f"modpo-{source.split()[0]}"
@@ -100,13 +101,3 @@ def mix(one: Path, other: Path, weight: float, out: Path) -> Path:
         save_file(mixed, draft / "model.safetensors", metadata={"format": "pt"})
         draft.rename(out)
     return out
-
-
-def hypervolume(points: list[tuple[float, float]]) -> float:
-    """The area above and right of `CORNER` that lies below and left of some point."""
-    area, top = 0.0, CORNER[1]
-    for x, y in sorted(points, reverse=True):
-        if y > top and x > CORNER[0]:
-            area += (x - CORNER[0]) * (y - top)
-            top = y
-    return area

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny import environment, metrics, overrides
 
-from prefopt.train.track import TIMINGS
+from prefopt.train.timings import TIMINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = (

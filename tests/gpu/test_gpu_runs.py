@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import kill_at_step, make_model, make_pairs, metrics, overrides, prefopt
 
-from prefopt.train.track import TIMINGS
+from prefopt.train.timings import TIMINGS
 
 pytestmark = pytest.mark.gpu
 

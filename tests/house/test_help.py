@@ -20,6 +20,7 @@ HEAVY = ("torch", "hydra", "omegaconf", "transformers", "datasets", "accelerate"
         ["pairs", "--help"],
         ["eval", "--help"],
         ["rounds", "--help"],
+        ["report", "--help"],
         ["losses"],
         ["losses", "dpo"],
     ],

@@ -27,7 +27,7 @@ from prefopt.ranks import plan_world
 from prefopt.run_folder import State
 from prefopt.train.budget import TokenBudget
 from prefopt.train.measure import Trial, _largest, largest_share, measure_budget
-from prefopt.train.track import TIMINGS
+from prefopt.train.timings import TIMINGS
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tiny import kill_at_step, make_model, overrides, prefopt
 from prefopt.settings import SampleSettings
 from prefopt.train.collapse import drift, measure, repetition, what_collapsed
 from prefopt.train.sample import Answer, _answer
-from prefopt.train.track import TIMINGS
+from prefopt.train.timings import TIMINGS
 
 NUM_STEPS = 16
 WATCHED = ["loss=dpo", "sample.count=6", "sample.max_new_tokens=40", "sample.every=4", "train.eval_every=4"]

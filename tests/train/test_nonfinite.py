@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny import kill_at_step, make_pairs, prefopt
 
-from prefopt.train.track import TIMINGS
+from prefopt.train.timings import TIMINGS
 
 NUM_STEPS = 16
 ROW = 4

@@ -20,7 +20,7 @@ from tiny import last_step, make_model, make_pairs, metrics, overrides, prefopt,
 
 from prefopt.train import checkpoint
 from prefopt.train.checkpoint import Progress
-from prefopt.train.track import CUT_METRICS, TIMINGS
+from prefopt.train.timings import CUT_METRICS, TIMINGS
 
 NUM_STEPS = 16
 RELATIVE = 1e-5

@@ -9,7 +9,7 @@ import psutil
 import torch
 
 from prefopt.train.memory import peak
-from prefopt.train.track import TIMINGS
+from prefopt.train.timings import TIMINGS
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny import kill_at_step, make_model, make_pairs, metrics, overrides, prefopt
 
-from prefopt.train.track import TIMINGS
+from prefopt.train.timings import TIMINGS
 
 LONG = [pytest.mark.slow, pytest.mark.long]
 NUM_STEPS = 16  # 32 training pairs, 4 a step, 2 epochs

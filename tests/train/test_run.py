@@ -16,7 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny import environment, last_step, make_model, make_pairs, metrics, overrides, prefopt, start
 
-from prefopt.train.track import CUT_METRICS, TIMINGS
+from prefopt.train.timings import CUT_METRICS, TIMINGS
 
 
 @pytest.fixture(scope="module")

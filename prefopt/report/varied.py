@@ -1,0 +1,125 @@
+"""In which settings the runs of a report differ, and what each is called by them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from prefopt.config import NOT_IDENTITY
+from prefopt.report.runs import Run
+
+METHOD, SEED = "loss.name", "train.seed"
+
+_OF_METHODS = ("loss", "data.margins")
+"""Groups of which methods have keys of their own: that another method lacks them is no difference."""
+
+_MISSING = object()
+
+
+def varied_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys in which runs differ, of those that decide numbers, in the order in which the settings have them.
+
+    A setting of a method that others do not have (loss.beta beside loss.lam) counts where those that have it differ;
+    any other one that some lack (model.lora.r) counts as a value of its own.
+    """
+    plain = [
+        {key: _plain(value) for key, value in known.items() if not _is_in(key, NOT_IDENTITY)} for known in settings
+    ]
+    different = list({tuple(known.items()): known for known in plain}.values())
+    if len(different) < 2:
+        return []
+    keys = dict.fromkeys(key for known in different for key in known)
+    # The method first: all else is read in its light. The seed last: it is only a repetition.
+    return sorted((key for key in keys if _differs(key, different)), key=lambda key: (key == SEED, key != METHOD))
+
+
+def with_labels(runs: Sequence[Run], keys: Sequence[str]) -> list[Run]:
+    """The runs with `varied` filled and a label each that no other has.
+
+    settings of a run: where they are empty, its `varied` as it stands (a job that has no folder yet).
+    """
+    known = [run.settings or run.varied for run in runs]
+    varied = [{key: values[key] for key in keys if key in values} for values in known]
+    runs = [replace(run, varied=values) for run, values in zip(runs, varied)]
+    texts = [text_of_values(runs, key) for key in keys]
+    names = short_names(keys)
+    labels = []
+    for place, run in enumerate(runs):
+        words = [f"{names[key]}={column[place]}" for key, column in zip(keys, texts) if key in run.varied]
+        labels.append(" ".join(words) or run.label or _tail(run, 1))
+    length = 1
+    while (often := Counter(labels)).most_common(1)[0][1] > 1 and length < 10:
+        again = [
+            f"{label.partition(' (')[0]} ({_tail(run, length)})" if often[label] > 1 else label
+            for run, label in zip(runs, labels)
+        ]
+        labels, length = again, length + 1
+    return [replace(run, label=label) for run, label in zip(runs, labels)]
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Each key by its last part, or as many of its last parts as tell it from the others; loss.name is "loss"."""
+    found = {}
+    for key in keys:
+        parts = key.split(".")
+        for length in range(1, len(parts) + 1):
+            short = ".".join(parts[-length:])
+            # "0.path" says less than "train.0.path"
+            is_alone = sum(other == key or other.endswith(f".{short}") for other in keys) == 1
+            if is_alone and not (length > 1 and parts[-length].isdigit()):
+                break
+        found[key] = "loss" if key == METHOD else short
+    return found
+
+
+def text_of_values(runs: Sequence[Run], key: str) -> list[str]:
+    """What each run has for a varied key, as a person writes it; "" where it has none. Paths without what all share."""
+    values = [run.varied.get(key, _MISSING) for run in runs]
+    texts = [value for value in values if isinstance(value, str)]
+    shared = _shared_folders(texts) if all("/" in text for text in texts) else 0
+    return [
+        "" if value is _MISSING else "/".join(value.split("/")[shared:]) if isinstance(value, str) else shown(value)
+        for value in values
+    ]
+
+
+def shown(value: Any) -> str:
+    """A setting's value as a person writes it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _shared_folders(paths: Sequence[str]) -> int:
+    """How many leading folders all paths have in common; their own last part is never one."""
+    folders = [path.split("/")[:-1] for path in paths]
+    shared = 0
+    for parts in zip(*folders):
+        if len(set(parts)) > 1:
+            break
+        shared += 1
+    return shared
+
+
+def _differs(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
+    values = {known.get(key, _MISSING) for known in settings}
+    if _is_in(key, _OF_METHODS):
+        values.discard(_MISSING)
+    return len(values) > 1
+
+
+def _is_in(key: str, groups: Sequence[str]) -> bool:
+    return any(key == group or key.startswith(f"{group}.") for group in groups)
+
+
+def _plain(value: Any) -> Any:
+    """Something that can be hashed; 1 and 1.0 are the same, true and 1 are not."""
+    return value if type(value) in (str, int, float) else json.dumps(value, sort_keys=True, default=str)
+
+
+def _tail(run: Run, length: int) -> str:
+    """The last parts of a run's folder, by which people know it."""
+    return "/".join(run.folder.parts[-length:]) if run.folder is not None else run.label or "run"
