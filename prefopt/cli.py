@@ -295,7 +295,7 @@ def _rounds(words: list[str]) -> int:
 
 
 def _report(words: list[str]) -> int:
-    parser = _Parser()
+    parser = Parser()
     for name in ("--sort", "--metrics", "--objectives", "--format", "--html", "--figures"):
         parser.add_argument(name)
     for name in ("--no-html", "--seeds"):
