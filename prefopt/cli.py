@@ -295,46 +295,9 @@ def _rounds(words: list[str]) -> int:
 
 
 def _report(words: list[str]) -> int:
-    parser = Parser()
-    for name in ("--sort", "--metrics", "--objectives", "--format", "--html", "--figures"):
-        parser.add_argument(name)
-    for name in ("--no-html", "--seeds"):
-        parser.add_argument(name, action="store_true")
-    parser.add_argument("--compare", nargs=2, metavar=("A", "B"))
-    options = parser.read(_with_signs(words))
-    if options.help:
-        print(cli_help.REPORT, end="")
-        return 0
-    if options.config_dir:
-        raise UserError("--config-dir: a report reads runs and no recipes", "leave it out")
-    from rich.console import Console
+    from prefopt.cli_report import report
 
-    from prefopt.report.command import Wanted, report
-
-    wanted = Wanted(
-        [Path(word) for word in options.overrides],
-        sort=options.sort or "",
-        metrics=options.metrics or "",
-        each_seed=options.seeds,
-        form=options.format or "table",
-        html=options.html or "",
-        has_page=not options.no_html,
-        figures=options.figures or "",
-        objectives=options.objectives or "",
-        compare=options.compare or (),
-    )
-    return report(wanted, Console())
-
-
-def _with_signs(words: list[str]) -> list[str]:
-    """`--sort -METRIC` as one word: argparse takes what begins with a minus for an option."""
-    joined: list[str] = []
-    for word in words:
-        if joined and joined[-1] == "--sort":
-            joined[-1] = f"--sort={word}"
-        else:
-            joined.append(word)
-    return joined
+    return report(words)
 
 
 def _losses(words: list[str]) -> int:
