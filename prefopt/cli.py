@@ -10,9 +10,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from prefopt import __version__, cli_help
+from prefopt.cli_words import Parser
 from prefopt.disk import disk_failure
 from prefopt.errors import UserError, did_you_mean
 from prefopt.masking import mask_streams, masked
@@ -72,32 +73,8 @@ def _dispatch(words: list[str]) -> int:
     return commands[words[0]](words[1:])
 
 
-class _Parser(argparse.ArgumentParser):
-    """Options anywhere among the overrides; complaints are `UserError`s, in the same voice as all others."""
-
-    def __init__(self) -> None:
-        super().__init__(add_help=False, allow_abbrev=False)
-        self.add_argument("-h", "--help", action="store_true")
-        self.add_argument("--config-dir", type=Path)
-        self.add_argument("overrides", nargs="*")
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message, "see prefopt --help")
-
-    def read(self, words: list[str]) -> argparse.Namespace:
-        """The options and overrides.
-
-        Raises: UserError for an option that there is not.
-        """
-        options, rest = self.parse_known_intermixed_args(words)
-        if rest:
-            known = [name for action in self._actions for name in action.option_strings]
-            raise UserError(f"there is no option {rest[0]}", did_you_mean(rest[0].split("=")[0], known))
-        return options
-
-
 def _train(words: list[str]) -> int:
-    parser = _Parser()
+    parser = Parser()
     for name in ("--dry-run", "--show-config", "--sbatch-only"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
@@ -180,7 +157,7 @@ def _sweep(words: list[str]) -> int:
     command = words[0] if words else "--help"
     if command not in (*commands, "-h", "--help"):
         raise UserError(f"there is no command sweep {command}", did_you_mean(command, commands))
-    parser = _Parser()
+    parser = Parser()
     if command == "status":
         parser.add_argument("--json", action="store_true")
     if command == "retry":
@@ -212,7 +189,7 @@ def _sweep(words: list[str]) -> int:
 
 
 def _pairs(words: list[str]) -> int:
-    parser = _Parser()
+    parser = Parser()
     for name in ("--dry-run", "--show-config"):
         parser.add_argument(name, action="store_true")
     options = parser.read(words)
@@ -237,7 +214,7 @@ def _pairs(words: list[str]) -> int:
 
 
 def _data(words: list[str]) -> int:
-    parser = _Parser()
+    parser = Parser()
     parser.add_argument("--rows", type=int, default=3)
     options = parser.read(words)
     if options.help:
@@ -252,7 +229,7 @@ def _data(words: list[str]) -> int:
 
 
 def _plan(words: list[str]) -> int:
-    parser = _Parser()
+    parser = Parser()
     for name in ("--gpu", "--interconnect"):
         parser.add_argument(name)
     parser.add_argument("--mfu", type=float)
@@ -277,7 +254,7 @@ def _plan(words: list[str]) -> int:
 
 
 def _rounds(words: list[str]) -> int:
-    parser = _Parser()
+    parser = Parser()
     parser.add_argument("--dry-run", action="store_true")
     options = parser.read(words)
     if options.help:
@@ -289,46 +266,9 @@ def _rounds(words: list[str]) -> int:
 
 
 def _report(words: list[str]) -> int:
-    parser = _Parser()
-    for name in ("--sort", "--metrics", "--objectives", "--format", "--html", "--figures"):
-        parser.add_argument(name)
-    for name in ("--no-html", "--seeds"):
-        parser.add_argument(name, action="store_true")
-    parser.add_argument("--compare", nargs=2, metavar=("A", "B"))
-    options = parser.read(_with_signs(words))
-    if options.help:
-        print(cli_help.REPORT, end="")
-        return 0
-    if options.config_dir:
-        raise UserError("--config-dir: a report reads runs and no recipes", "leave it out")
-    from rich.console import Console
+    from prefopt.cli_report import report
 
-    from prefopt.report.command import Wanted, report
-
-    wanted = Wanted(
-        [Path(word) for word in options.overrides],
-        sort=options.sort or "",
-        metrics=options.metrics or "",
-        each_seed=options.seeds,
-        form=options.format or "table",
-        html=options.html or "",
-        has_page=not options.no_html,
-        figures=options.figures or "",
-        objectives=options.objectives or "",
-        compare=options.compare or (),
-    )
-    return report(wanted, Console())
-
-
-def _with_signs(words: list[str]) -> list[str]:
-    """`--sort -METRIC` as one word: argparse takes what begins with a minus for an option."""
-    joined: list[str] = []
-    for word in words:
-        if joined and joined[-1] == "--sort":
-            joined[-1] = f"--sort={word}"
-        else:
-            joined.append(word)
-    return joined
+    return report(words)
 
 
 def _losses(words: list[str]) -> int:

@@ -12,11 +12,13 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from prefopt.durable import publish, sync
 from prefopt.report.runs import Run
+from prefopt.report.thin import thin
 from prefopt.report.varied import SEED, shown
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -26,7 +28,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 """Once all colours are used, the next dash begins with the first colour again."""
 
 MANY = 40
-"""Beyond so many runs lines are thin, have no legend, and are pixels in the SVG."""
+"""Beyond so many runs lines are thin and plain, have no legend, and are pixels in the SVG."""
 
 _POINTS = 300
 """Of a curve, at most: twice the pixels that it gets."""
@@ -77,29 +79,22 @@ def style_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def draw_curves(axes: Axes, runs: Sequence[Run], name: str) -> int:
     """Every run's curve of a metric over the steps; how many runs have one."""
-    drawn = 0
-    is_many = len(runs) > MANY
-    for run, style in zip(runs, style_of(runs)):
-        curve = run.curves.get(name)
-        if not curve:
-            continue
-        points = thin(curve, _POINTS)
-        marker = "o" if len(points) < 30 else ""
-        axes.plot(
-            [step for step, _ in points],
-            [value for _, value in points],
-            label=run.label,
-            linewidth=0.5 if is_many else 1.3,
-            alpha=0.5 if is_many else 0.95,
-            marker=marker,
-            markersize=2.5,
-            rasterized=is_many,
-            **style,
-        )
-        drawn += 1
+    styled = [(run, style) for run, style in zip(runs, style_of(runs)) if run.curves.get(name)]
+    having = [(run, style, thin(run.curves[name], _POINTS)) for run, style in styled]
+    if len(runs) > MANY:
+        # One artist for all of them: a thousand lines of their own take a minute.
+        lines = LineCollection([points for _, _, points in having], linewidths=0.5, alpha=0.5, rasterized=True)
+        lines.set_color([style["color"] for _, style, _ in having])
+        axes.add_collection(lines)
+        axes.autoscale_view()
+    else:
+        for run, style, points in having:
+            marker = "o" if len(points) < 30 else ""
+            xs, ys = zip(*points)
+            axes.plot(xs, ys, label=run.label, linewidth=1.3, marker=marker, markersize=2.5, **style)
     axes.set_xlabel("optimiser step")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    return drawn
+    return len(having)
 
 
 def legend(figure: Figure, axes: Sequence[Axes]) -> None:
@@ -127,19 +122,6 @@ def legend(figure: Figure, axes: Sequence[Axes]) -> None:
     )
 
 
-def thin(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, float]]:
-    """A curve in at most `most` points: of every bucket of neighbours the smallest and the largest, in their order."""
-    if len(points) <= most:
-        return list(points)
-    buckets = most // 2
-    kept = []
-    for bucket in range(buckets):
-        part = points[bucket * len(points) // buckets : (bucket + 1) * len(points) // buckets]
-        ends = {min(part, key=_value), max(part, key=_value)}
-        kept += sorted(ends)
-    return kept
-
-
 def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
     """NAME.svg and NAME.png (200 dots per inch), each there whole or not at all.
 
@@ -161,10 +143,6 @@ def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
             draft.unlink(missing_ok=True)
         written.append(path)
     return written
-
-
-def _value(point: tuple[int, float]) -> float:
-    return point[1]
 
 
 def _short(label: str) -> str:

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from prefopt.report.rows import Cell, Row
 from prefopt.report.runs import Gathered
+from prefopt.report.shown import MISSING, duration, number, size
 from prefopt.report.values import EVALUATION, MEMORY, SECONDS
 from prefopt.report.varied import METHOD, SEED, short_names, text_of_values
 from prefopt.sweeps.jobs import STATES
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-DASH = "–"
-"""What a run does not have; never 0."""
 
 _WIDEST = 22
 """Columns that a varied value gets on a terminal before it is folded."""
@@ -93,7 +91,7 @@ def as_csv(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str]) -> s
     writer.writerow(["run", "method", *keys, "state", "runs", *_with_sd(metrics), SECONDS, MEMORY, "error", "folder"])
     for row in rows:
         run = row.first
-        numbers = [number for name in metrics for number in _digits(row.values.get(name))]
+        numbers = [digits for name in metrics for digits in _digits(row.values.get(name))]
         totals = [_digits(row.values.get(SECONDS))[0], int(row.values[MEMORY].mean) if MEMORY in row.values else ""]
         varied = [_all_values(row, key) for key in keys]
         folders = " ".join(str(one.folder) for one in row.runs if one.folder is not None)
@@ -139,12 +137,12 @@ def _columns(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str]) ->
     if not any(run.varied for run in firsts) or any(not run.varied for run in firsts):
         columns.append(_Column("run", ["" if run.varied else run.label for run in firsts], 999))
     if len({run.method for run in firsts}) > 1:
-        columns.append(_Column("method", [run.method or DASH for run in firsts], 998))
+        columns.append(_Column("method", [run.method or MISSING for run in firsts], 998))
     for place, key in enumerate(keys):
         if key == SEED and all(len(row.runs) > 1 for row in rows):
             continue
         texts = text_of_values(firsts, key)
-        cells = [DASH if not text or _is_of_several(row, key) else text for text, row in zip(texts, rows)]
+        cells = [MISSING if not text or _is_of_several(row, key) else text for text, row in zip(texts, rows)]
         # What takes more values says more; of those that take as many the first ones do.
         columns.append(_Column(names[key], cells, 500 + 10 * min(len(set(texts)), 30) - place))
     if any(len(row.runs) > 1 for row in rows):
@@ -179,9 +177,10 @@ def _everything(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str])
     body = []
     for place, row in enumerate(rows):
         varied = [
-            DASH if not column[place] or _is_of_several(row, key) else column[place] for key, column in zip(keys, texts)
+            MISSING if not texts_of[place] or _is_of_several(row, key) else texts_of[place]
+            for key, texts_of in zip(keys, texts)
         ]
-        cells = [_name(row), row.first.method or DASH, *varied, row.state, str(len(row.runs))]
+        cells = [_name(row), row.first.method or MISSING, *varied, row.state, str(len(row.runs))]
         cells += [_short(row.values.get(name)) for name in metrics]
         cells += [_time(row.values.get(SECONDS)), _memory(row.values.get(MEMORY))]
         body.append([*cells, *([row.error] if has_error else [])])
@@ -218,22 +217,16 @@ def _shared_set(metrics: Sequence[str]) -> str:
 
 def _short(cell: Cell | None) -> str:
     if cell is None:
-        return DASH
-    return f"{cell.mean:.4g}" if cell.sd is None else f"{cell.mean:.4g} ± {cell.sd:.2g}"
+        return MISSING
+    return number(cell.mean) if cell.sd is None else f"{number(cell.mean)} ± {cell.sd:.2g}"
 
 
 def _time(cell: Cell | None) -> str:
-    if cell is None:
-        return DASH
-    seconds = round(cell.mean)
-    if seconds < 60:
-        return f"{cell.mean:.0f} s"
-    hours, minutes = seconds // 3600, seconds % 3600 // 60
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds % 60:02d} s"
+    return duration(None if cell is None else cell.mean)
 
 
 def _memory(cell: Cell | None) -> str:
-    return DASH if cell is None else f"{cell.mean / 2**30:.3g} GiB"
+    return size(None if cell is None else int(cell.mean))
 
 
 def _with_sd(metrics: Sequence[str]) -> list[str]:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from prefopt import better
 from prefopt.errors import UserError, did_you_mean
 from prefopt.report.curves import EVALUATION, SAMPLES
+from prefopt.report.pareto import MAXIMIZE, MINIMIZE
 from prefopt.report.runs import Gathered, Run
+from prefopt.report.verdict import preference
 
 SECONDS, MEMORY = "seconds", "peak_memory_bytes"
 
@@ -87,4 +89,6 @@ def headlines(gathered: Gathered) -> list[str]:
 
 def direction(metric: str, gathered: Gathered) -> str:
     """minimize or maximize: as the sweep says of its own metric, else as the name tells."""
-    return gathered.direction if gathered.direction and metric == gathered.metric else better.direction(metric)
+    if gathered.direction and metric == gathered.metric:
+        return gathered.direction
+    return MINIMIZE if (preference(metric) or better.sign(metric)) < 0 else MAXIMIZE

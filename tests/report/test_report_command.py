@@ -165,3 +165,23 @@ def test_a_short_name_of_several_metrics_names_them(tmp_path: Path, capsys: pyte
     write_run(tmp_path / "a", metrics={"eval/one/loss": 0.5, "eval/two/loss": 0.4})
     assert main(["report", str(tmp_path / "a"), "--no-html", "--sort", "loss"]) == 2
     assert "one of eval/one/loss, eval/two/loss" in capsys.readouterr().err
+
+
+def test_the_page_lies_here_or_in_the_sweeps_folder_or_where_it_is_asked_for(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    assert main(["report", str(runs)]) == 0
+    assert "wrote report.html" in capsys.readouterr().out
+    assert "lr=0.001" in (place / "report.html").read_text(encoding="utf-8")
+    job = Job(1, [], ["optim.lr=0.001"], "a", str(runs / "0.001-1"), state="done", exit_code=0)
+    sweep = write_sweep(tmp_path, job)
+    assert main(["report", str(sweep), "--format", "csv"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("run,method,")
+    assert f"wrote {sweep / 'report.html'}" in captured.err
+    assert main(["report", str(sweep), "--html", "mine.html"]) == 0
+    assert sorted(path.name for path in place.iterdir()) == ["mine.html", "report.html"]
+    assert (sweep / "report.html").exists()

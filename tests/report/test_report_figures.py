@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from report_bed import step, write_evaluation, write_run
 
 from prefopt.cli import main
-from prefopt.report.canvas import COLOURS, DASHES, style_of, thin
+from prefopt.report.canvas import COLOURS, DASHES, style_of
 from prefopt.report.collect import gather
 from prefopt.report.figures import heat_map, pareto
 
@@ -99,12 +99,3 @@ def test_seeds_look_alike_and_more_runs_than_colours_get_dashes(tmp_path: Path) 
     assert styles[0] == styles[1] == {"color": COLOURS[0], "linestyle": DASHES[0]}
     assert styles[-1] == {"color": COLOURS[0], "linestyle": DASHES[1]}
     assert len({str(style) for style in styles}) == len(COLOURS) + 1
-
-
-def test_a_thinned_curve_keeps_every_peak() -> None:
-    points = [(place, 100.0 if place == 5003 else float(place % 7)) for place in range(10_000)]
-    kept = thin(points, 300)
-    assert len(kept) <= 300
-    assert (5003, 100.0) in kept
-    assert [step for step, _ in kept] == sorted(step for step, _ in kept)
-    assert min(value for _, value in kept) == 0.0
