@@ -26,7 +26,7 @@ SWEEP = [
 ]
 """The quickstart's data and model; more evaluations, so that held-out curves are curves."""
 
-VIEW = {"width": 1400, "height": 900}
+VIEW = {"width": 1400, "height": 1040}
 MOST_BYTES = 300_000
 
 

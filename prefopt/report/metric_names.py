@@ -37,7 +37,10 @@ def spoken(name: str) -> tuple[str, str]:
 
 def rank(name: str) -> tuple[int, int, str]:
     """Held-out metrics in the order of `_FIRST`, then the others by name."""
+    metric = spoken(name)[0]
+    if metric.startswith("loss/"):  # a part of the loss: loss/nll is no NLL of its own
+        return len(_FIRST), 0, name
     for place, end in enumerate(_FIRST):
-        if name.endswith(f"/{end}") or name == end or (f"/{end}/" in name and end == "logps"):
+        if metric == end or metric.endswith(f"/{end}") or metric.startswith(f"{end}/"):
             return place, name.count("/"), name
     return len(_FIRST), 0, name

@@ -45,8 +45,15 @@ def fronts(
     if not found:
         return {}
     asked = ",".join(map(str, range(min(len(wished), 3))))
-    longest = max(found, key=lambda pair: (pair.count(",") == 1, len(found[pair]["front"])))
+    pairs = [pair for pair in found if pair.count(",") == 1]
+    longest = max(pairs, key=lambda pair: _corners(metrics, offered, pair, found[pair]["front"]))
     return {"objectives": offered, "first": asked if asked in found else longest, "found": found}
+
+
+def _corners(metrics: Sequence[Mapping[str, float]], offered: Sequence[str], pair: str, front_of: list[int]) -> int:
+    """How many different points a front has: runs that are equal in both objectives trade nothing off."""
+    names = [offered[int(place)] for place in pair.split(",")]
+    return len({tuple(metrics[run][name] for name in names) for run in front_of})
 
 
 def _varies(metrics: Sequence[Mapping[str, float]], name: str) -> bool:

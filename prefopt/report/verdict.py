@@ -8,8 +8,20 @@ from prefopt.better import direction, sign
 from prefopt.report.metric_names import spoken
 from prefopt.report.runs import Gathered
 
-_NEITHER = ("length", "logps", "logp", "tokens", "kl", "log_ratio", "count", "lr", "stopped", "rewards/chosen")
-_LESS = ("perplexity", "repetition", "left_out", "empty", "refusal", "identical", "self_bleu", "collapsed", "grad_norm")
+_NEITHER = (
+    "length",
+    "logps",
+    "logp",
+    "tokens",
+    "kl",
+    "log_ratio",
+    "count",
+    "lr",
+    "stopped",
+    "collapsed",
+    "rewards/chosen",
+)
+_LESS = ("perplexity", "repetition", "left_out", "empty", "refusal", "identical", "self_bleu", "grad_norm")
 
 
 def preference(metric: str) -> int:

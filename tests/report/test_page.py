@@ -230,6 +230,12 @@ def test_the_front_of_three_hand_made_runs_and_its_area() -> None:
     assert (found["front"], found["hypervolume"], found["reference"]) == ([0, 1], 1.0, [1.0, 3.0])
 
 
+def test_the_first_trade_off_is_between_objectives_that_disagree() -> None:
+    metrics = [{"a": float(n), "b": float(n), "c": float(-n), "d": 0.0 if n else 1.0} for n in range(4)]
+    found = fronts(metrics, dict.fromkeys("abcd", 1), [])
+    assert [found["objectives"][int(place)] for place in found["first"].split(",")] == ["a", "c"]
+
+
 def test_objectives_that_are_asked_for_come_first() -> None:
     metrics = [{"a": 1.0, "b": 2.0, "length": 3.0}, {"a": 2.0, "b": 1.0, "length": 4.0}]
     found = fronts(metrics, {"a": 1, "b": 1, "length": -1}, ["length", "b"])
@@ -241,7 +247,7 @@ def test_objectives_that_are_asked_for_come_first() -> None:
     [("eval/heldout/loss", -1), ("eval/heldout/nll", -1), ("preferences/heldout/perplexity", -1),
      ("eval/heldout/rewards/accuracy", 1), ("win_rate/win_rate", 1), ("samples/repetition", -1),
      ("samples/length", 0), ("eval/heldout/logps/chosen", 0), ("eval/heldout/logps/accuracy", 1),
-     ("samples/drift_per_token", 0)],
+     ("samples/drift_per_token", 0), ("samples/collapsed", 0)],
 )  # fmt: skip
 def test_a_metric_has_a_better_direction_or_none(metric: str, way: int) -> None:
     assert preference(metric) == way

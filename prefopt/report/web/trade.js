@@ -36,9 +36,10 @@ function tradeFigure() {
   if (!third) traces.push(steps(ahead, first, second, value));
   traces.push(dots(behind, { marker: { ...color(behind), size: 9, opacity: behind.map((run) => opacity(run, 0.35)) } }));
   const [left, right] = [least(first), most(first)];
-  const side = (run) => {
+  const side = (run, at) => {
     const share = (value(run, first) - left) / (right - left || 1);
-    return share < 0.3 ? "top right" : share > 0.7 ? "top left" : "top center";
+    const across = share < 0.3 ? "right" : share > 0.7 ? "left" : "center";
+    return `${at % 2 ? "bottom" : "top"} ${across}`; // neighbours do not write over each other
   };
   traces.push(dots(ahead, {
     mode: ahead.length <= 6 && innerWidth > 640 ? "markers+text" : "markers", textposition: ahead.map(side), cliponaxis: false,
