@@ -135,7 +135,7 @@ def test_the_tasks_of_the_job_array_make_what_one_process_makes(place: Path, run
     assert last is not None
     tasks = range(int(last[1]) + 1)
     for task in reversed(tasks):
-        array = {"ID": str(task), "MIN": "0", "STEP": "1", "COUNT": str(len(tasks))}
+        array = {"ID": str(task), "MIN": "0", "MAX": last[1], "STEP": "1", "COUNT": str(len(tasks))}
         run(["bash", "pairs.sbatch"], **{f"SLURM_ARRAY_TASK_{key}": value for key, value in array.items()})
     alone = FILES["pairs.sbatch"].split("activate\n")[1].replace("pairs/array shard=slurm", "pairs/alone")
     run(["bash", "-c", alone])
