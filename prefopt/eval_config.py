@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.errors import UserError, did_you_mean
-from prefopt.evaluate.measure import ChecksSettings, Demanding, SharesWork
+from prefopt.evaluate.measure import EVERY_SETTING, ChecksSettings, Demanding, SharesWork
 from prefopt.evaluate.registry import make_measure, measure_class, typed_measure
 from prefopt.evaluate.settings import EvalSettings
 from prefopt.fill import SettingsError, from_mapping, known_keys
@@ -113,6 +113,11 @@ def check_eval(settings: EvalSettings) -> None:
                 key,
                 f"{getattr(settings, key)} has no effect: measure={name} does not look at it (it uses {used})",
                 "leave it out, or choose another measure",
+            )
+    for key in sorted(EVERY_SETTING - measure.reads):
+        if getattr(settings, key) != getattr(EvalSettings(), key):
+            raise SettingsError(
+                key, f"{getattr(settings, key)} has no effect: measure={name} does not look at it", "leave it out"
             )
     given = {key for key in MODELS if getattr(settings, key)} | ({"model", "reference"} if settings.run else set())
     lacking = sorted(measure.needs - given) if isinstance(measure, Demanding) else []

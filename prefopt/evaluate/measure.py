@@ -50,14 +50,19 @@ class EvalPlace:
     device: str
 
 
+EVERY_SETTING = frozenset({"chat_template", "device", "dtype", "resamples", "seed", "tokens_per_batch"})
+"""Settings of `EvalSettings` that some measures have no use for."""
+
+
 class Measure(Protocol):
     """A frozen dataclass; its fields are its settings.
 
     uses: which of "model", "reference" and "reward" of the settings it looks at; others given are refused, since they
-    would have no effect. Called on a fresh or an interrupted folder; the second call of the same goes on.
+    would have no effect. reads: the same of `EVERY_SETTING`. Called on a fresh or an interrupted folder; the second call of the same goes on.
     """
 
     uses: ClassVar[frozenset[str]]
+    reads: ClassVar[frozenset[str]]
 
     def __call__(self, place: EvalPlace) -> Measured:
         """Measure. Raises: UserError for what a user can cause, before anything is written where that can be known."""

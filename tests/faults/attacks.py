@@ -11,11 +11,11 @@ import random
 import signal
 import subprocess
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from runs import MOMENTS, SHAPES, Run, ended, kill, ranks_of, wait_for
+from runs import MOMENTS, SHAPES, Moment, Run, ended, kill, metrics, ranks_of, wait_for
 
 NUM_STEPS = 16  # 32 training pairs, 4 a step, 2 epochs
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -104,7 +104,7 @@ class Bed:
         luck, run, outcome = random.Random(seed), self.run(shape), Outcome()
         chosen = [m for m in MOMENTS if m.name in ("training", "evaluation", "saving")]
         for _ in range(count):
-            moment, number = luck.choice(chosen), luck.choice(SIGNALS)
+            moment, number = _in_this_start(luck.choice(chosen), run), luck.choice(SIGNALS)
             whom = luck.choice(("one rank", "all ranks", "the command"))
             process = run.start()
             if not wait_for(moment, run, process, luck, NUM_STEPS):
@@ -127,6 +127,17 @@ class Bed:
             if (run.folder / "model").exists():
                 outcome.complaints.append("a final model was written")
         return self.conclude(run, shape, outcome)
+
+
+def _in_this_start(moment: Moment, run: Run) -> Moment:
+    """The moment once the start that is about to be made has trained a step: what the starts before it left does not
+    count. (While Python starts nothing can heed a signal, and nothing is to be saved.)"""
+    saved = max((int(p.name.removeprefix("step-")) for p in (run.folder / "checkpoints").glob("step-*")), default=-1)
+
+    def has_begun(run: Run, step: int) -> bool:
+        return any(line["step"] > saved for line in metrics(run.folder)) and moment.has_begun(run, step)
+
+    return replace(moment, has_begun=has_begun)
 
 
 def _send(process: subprocess.Popen[str], number: int, whom: str, luck: random.Random) -> None:

@@ -78,7 +78,6 @@ FLOORS = {
     "prefopt.report": 8,
     "prefopt.cli_words": 9,
     "prefopt.cli_help": 9,
-    "prefopt.cli_words": 9,
     "prefopt.cli_report": 9,
     "prefopt.cli": 10,
     "prefopt.job": 10,

@@ -43,6 +43,7 @@ class AlpacaEval:
     difficulty: str = "joint"
 
     uses: ClassVar[frozenset[str]] = frozenset()
+    reads: ClassVar[frozenset[str]] = frozenset({"seed"})
 
     def __post_init__(self) -> None:
         paths = self.annotations.values() if isinstance(self.annotations, Mapping) else self.annotations

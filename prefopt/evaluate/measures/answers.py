@@ -69,6 +69,7 @@ class Answers:
     chunk_size: int = 64
 
     uses: ClassVar[frozenset[str]] = frozenset({"model"})
+    reads: ClassVar[frozenset[str]] = frozenset({"chat_template", "device", "dtype", "seed", "tokens_per_batch"})
 
     def __post_init__(self) -> None:
         if self.format not in _LONGEST:

@@ -50,6 +50,7 @@ class ArenaHard:
     baseline: str = ""
 
     uses: ClassVar[frozenset[str]] = frozenset()
+    reads: ClassVar[frozenset[str]] = frozenset({"resamples", "seed"})
 
     def __post_init__(self) -> None:
         paths = self.judgments.values() if isinstance(self.judgments, Mapping) else self.judgments

@@ -45,6 +45,7 @@ class Harness:
     batch_size: int = 8
     apply_chat_template: bool = False
     uses: ClassVar[frozenset[str]] = frozenset({"model"})
+    reads: ClassVar[frozenset[str]] = frozenset({"chat_template", "device", "dtype"})
 
     def __post_init__(self) -> None:
         if not self.tasks:

@@ -39,6 +39,7 @@ class Likelihood:
     against: str | None = None
     runs: list[str] = field(default_factory=list)
     uses: ClassVar[frozenset[str]] = frozenset()
+    reads: ClassVar[frozenset[str]] = frozenset({"resamples", "seed"})
 
     def __post_init__(self) -> None:
         if not self.rows:

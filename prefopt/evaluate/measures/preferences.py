@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from prefopt.errors import UserError
-from prefopt.evaluate.measure import EvalPlace, Measured
+from prefopt.evaluate.measure import EVERY_SETTING, EvalPlace, Measured
 from prefopt.evaluate.set_settings import read_sets
 from prefopt.evaluate.settings import EvalSettings
 from prefopt.fill import SettingsError, from_mapping
@@ -58,6 +58,7 @@ class Preferences:
     max_length: int | None = None
     chunk_size: int = 256
     uses: ClassVar[frozenset[str]] = frozenset({"model", "reference"})
+    reads: ClassVar[frozenset[str]] = EVERY_SETTING
 
     def __post_init__(self) -> None:
         read_sets(self.sets, "measure.sets")

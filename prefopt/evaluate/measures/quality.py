@@ -42,6 +42,7 @@ class Quality:
     tokenizer: str | None = None
     self_bleu_answers: int = 500
     uses: ClassVar[frozenset[str]] = frozenset()
+    reads: ClassVar[frozenset[str]] = frozenset({"resamples", "seed"})
 
     def __post_init__(self) -> None:
         if not self.answers:

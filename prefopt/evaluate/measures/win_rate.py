@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefopt.errors import UserError
-from prefopt.evaluate.measure import EvalPlace, Figure, Measured
+from prefopt.evaluate.measure import EVERY_SETTING, EvalPlace, Figure, Measured
 from prefopt.evaluate.settings import EvalSettings
 from prefopt.pairs.registry import make_stage
 
@@ -58,6 +58,7 @@ class WinRate:
     allow_degenerate: bool = False
 
     uses: ClassVar[frozenset[str]] = frozenset({"reward"})
+    reads: ClassVar[frozenset[str]] = EVERY_SETTING
 
     def __post_init__(self) -> None:
         if self.max_missing < 0:
