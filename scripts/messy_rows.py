@@ -98,6 +98,10 @@ def _trl_chat(random: Random) -> Row:
     return dict(zip(("chosen", "rejected"), answers))
 
 
+def _judged(random: Random) -> Row:
+    return {"input": text(random), "output_1": text(random), "output_2": text(random), "label": random.randint(0, 2)}
+
+
 def _labels(random: Random) -> Row:
     return {"prompt": text(random), "completion": text(random), "label": random.random() < 0.5, "score": 1}
 
@@ -117,6 +121,7 @@ FORMATS: dict[str, Callable[[Random], Row]] = {
     "trl": _trl,
     "trl of conversations": _trl_chat,
     "trl without prompt": lambda random: {"chosen": f"so it is {text(random)}", "rejected": f"so it is {text(random)}"},
+    "judged": _judged,
     "sft": lambda random: {"prompt": text(random), "completion": text(random)},
     "sft of messages": lambda random: {"messages": turns(random, "assistant")},
     "alpaca": _alpaca,

@@ -7,6 +7,7 @@
 | labels | prompt, completion (or response), label; or messages, label |
 | sharegpt | conversations [{from, value}], chosen, rejected |
 | hh | chosen, rejected: whole dialogues in one string, beginning "\\n\\nHuman:" |
+| judged | instruction or input or prompt, two outputs or responses, and which of them is better |
 | trl | chosen, rejected, perhaps prompt, score_chosen, score_rejected; strings or conversations |
 | sft | prompt, completion (or response); instruction, input, output; or messages |
 
@@ -22,6 +23,7 @@ from typing import Any
 from prefopt.data.extras import (
     Holds,
 )
+from prefopt.data.format_judged import OUTPUTS, PROMPTS, VERDICTS, is_judged, read_judged
 from prefopt.data.format_lists import (
     CONVERSATIONS,
     RANKS,
@@ -117,6 +119,10 @@ FORMATS = {
                 _is_sharegpt, read_sharegpt, "conversations", "chosen", "rejected", "system"),
         _format("hh", "chosen, rejected beginning with a Human turn", "pair", "pairs ranking labels", _TARGET,
                 _is_hh, read_hh, "chosen", "rejected"),
+        _format("judged", "instruction or input, output_1, output_2, label or preference (1 or 2)", "pair",
+                "pairs ranking labels", _TARGET,
+                is_judged, read_judged, *PROMPTS, *VERDICTS, "system", "history",
+                "annotator1", "annotator2", "annotator3", *(name for pair in OUTPUTS for name in pair)),
         _format("trl", "prompt (or none), chosen, rejected", "pair", "pairs ranking labels",
                 {**_scores("score_chosen score_rejected"), "margins": "margin", **_TARGET},
                 _is_trl, read_trl, "prompt", "chosen", "rejected", "chosen_messages", "rejected_messages",

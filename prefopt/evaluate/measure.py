@@ -58,7 +58,8 @@ class Measure(Protocol):
     """A frozen dataclass; its fields are its settings.
 
     uses: which of "model", "reference" and "reward" of the settings it looks at; others given are refused, since they
-    would have no effect. reads: the same of `EVERY_SETTING`. Called on a fresh or an interrupted folder; the second call of the same goes on.
+    would have no effect. reads: the same of `EVERY_SETTING`. Called on a fresh or an interrupted folder; the second
+    call of the same goes on.
     """
 
     uses: ClassVar[frozenset[str]]

@@ -72,6 +72,27 @@ CASES = [
         "ranked", [(U, "p")], ["a", "b", "c"], [1, 3, 2.5], False,
     ),
     ({"prompt": "p", "responses": ["a", "b"], "rank": [1, 0]}, "ranked", [(U, "p")], ["a", "b"], [-1, 0], False),
+    (  # LLMBar: the second is better
+        {"input": "p", "output_1": "a", "output_2": "b", "label": 2},
+        "judged", [(U, "p")], ["b", "a"], [1, 0], True,
+    ),
+    (  # PandaLM: two of three annotators for the first
+        {"instruction": "i", "input": "x", "response1": "a", "response2": "b",
+         "annotator1": 1, "annotator2": 2, "annotator3": 1},
+        "judged", [(U, "i\nx")], ["a", "b"], [1, 0], True,
+    ),
+    (  # one each, and one who sees no difference
+        {"instruction": "i", "response1": "a", "response2": "b", "annotator1": 1, "annotator2": 2, "annotator3": 0},
+        "judged", [(U, "i")], ["a", "b"], [0, 0], True,
+    ),
+    (  # AlpacaEval: 1 is the first, 2 the second
+        {"instruction": "i", "output_1": "a", "output_2": "b", "preference": 1.7, "dataset": "d"},
+        "judged", [(U, "i")], ["b", "a"], [1, 0], True,
+    ),
+    (
+        {"prompt": "p", "response_1": "a", "response_2": "b", "preference": 1.5},
+        "judged", [(U, "p")], ["a", "b"], [0, 0], False,
+    ),
     ({"prompt": "p", "completion": "c"}, "sft", [(U, "p")], ["c"], [None], False),
     ({"prompt": "p", "response": "c"}, "sft", [(U, "p")], ["c"], [None], False),
     ({"instruction": "i", "input": "x", "output": "o"}, "sft", [(U, "i\nx")], ["o"], [None], True),
@@ -95,6 +116,13 @@ def test_a_row_is_recognised_and_read(row, name, prompt, texts, scores, is_chat)
     assert texts_of(example) == texts
     assert [c.score for c in example.candidates] == scores
     assert example.is_chat is is_chat
+
+
+@pytest.mark.parametrize("label", [3, -1, 0.5, "x", None, [1]])
+def test_a_verdict_that_names_no_response_is_a_reason(label):
+    row = {"input": "p", "output_1": "a", "output_2": "b", "label": label}
+    with pytest.raises(Unusable):
+        read(row, {**row, "label": 1})
 
 
 @pytest.mark.parametrize("label", [True, 1, "true", "1"])
@@ -222,7 +250,7 @@ def test_columns_seen_only_in_later_rows_count():
 @pytest.mark.parametrize(
     "columns",
     [
-        {"input": "a", "output_1": "b", "output_2": "c", "label": 1},
+        {"input": "a", "output_1": "b", "output_2": "c"},  # nobody says which is better
         {"instruction": "a", "chosen": "b", "rejected": "c"},  # its prompt would be lost
         {"text": "a"},
         {},

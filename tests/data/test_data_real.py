@@ -90,6 +90,22 @@ def test_real_pairs_are_recognised_and_accounted_for(shared, chat, tmp_path, fil
         assert said.strip() == prepared.train.chosen_text(place).strip()
 
 
+@pytest.mark.parametrize(("file", "num_rows"), [("llmbar/natural.json.gz", 78), ("pandalm/train.json.gz", 843)])
+def test_real_verdicts_are_recognised_and_accounted_for(shared, chat, tmp_path, file, num_rows):
+    prepared = prepare_file(shared / "data" / file, chat, tmp_path, max_drop_fraction=0.5)
+    assert prepared.report["sources"][0]["format"] == "judged"
+    check_account(prepared, num_rows)
+    with gzip.open(shared / "data" / file, "rt", encoding="utf-8") as text:
+        rows = json.load(text)
+    for place in range(0, len(prepared.train), 17):
+        row = rows[int(prepared.train[place].id.rpartition(":")[2]) - 1]
+        votes = [row["label"]] if "label" in row else [row[f"annotator{n}"] for n in (1, 2, 3)]
+        better = max({1, 2}, key=votes.count)
+        assert votes.count(better) > votes.count(3 - better)
+        said = row.get(f"output_{better}", row.get(f"response{better}"))
+        assert prepared.train.chosen_text(place).strip() == said.strip()
+
+
 def test_real_labels_are_refused_for_pairs_and_half_imitated(shared, chat, tmp_path):
     path = shared / "data" / "llamafactory" / "kto_en_demo.json.gz"
     prepared = prepare_file(path, chat, tmp_path, needs=frozenset({"labels"}))
