@@ -194,21 +194,29 @@ def _measure(path: Path, settings: EvalSettings, model: str, is_shared: bool) ->
 
 def _show(path: Path, console: Console, as_json: bool) -> None:
     """The figures on stdout: a table, or as they are kept."""
+    from rich.markup import escape
     from rich.table import Table
 
     if as_json:
         print((path / FIGURES).read_text(encoding="utf-8"), end="")
         return
     found = read_figures(path) or {}
-    table = Table(title=f"{found['name']} ({path})", title_justify="left")
+    table = Table(title=escape(f"{found['name']} ({path})"), title_justify="left")
     table.add_column("figure", overflow="fold")
     for column in ("value", "95 % interval", "count"):
         table.add_column(column, justify="right")
+    group = ""
     for name, figure in found["figures"].items():
+        first, _, rest = name.partition("/")
+        if rest and first != group:  # a heading takes the set's name out of every line: they are long
+            group = first
+            table.add_section()
+            table.add_row(f"[bold]{escape(first)}[/bold]", "", "", "")
         low, high = figure["low"], figure["high"]
         interval = "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
-        table.add_row(name, f"{figure['value']:.4g}", interval, str(figure["count"]))
-    console.print(table, markup=False)
+        shown = f"  {rest}" if rest else name
+        table.add_row(escape(shown), f"{figure['value']:.4g}", interval, str(figure["count"]))
+    console.print(table)
     for reason, count in found["left_out"].items():
         console.print(f"left out: {count} {reason}", **PLAIN)
     for note in found["notes"]:

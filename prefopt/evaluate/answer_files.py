@@ -37,6 +37,7 @@ class Answer:
     turn: from 1; MT-Bench asks a second time, about the first answer. (id, turn) is unique in a file.
     tokens: of the response, by the vocabulary of its model, without the one that ended it; None where it is not known.
     stopped: whether the model ended the answer, and not the limit; None where it is not known.
+    is_chat: whether the prompt is a user's turn, or text that the response continues.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Answer:
     turn: int = 1
     tokens: int | None = None
     stopped: bool | None = None
+    is_chat: bool = True
 
 
 def id_of(prompt: str) -> str:
@@ -121,6 +123,7 @@ def _ours(row: Mapping[str, Any], name: str) -> list[Answer]:
             _whole(row.get("turn", 1), "turn"),
             None if count is None else _whole(count, "tokens"),
             None if row.get("stopped") is None else as_flag(row["stopped"], "stopped"),
+            row.get("is_chat") is None or as_flag(row["is_chat"], "is_chat"),
         )
     ]
 

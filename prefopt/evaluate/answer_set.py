@@ -43,6 +43,7 @@ def measure_answers(settings: Answers, place: EvalPlace) -> Measured:
             turn,
             reply.tokens,
             reply.stopped,
+            question.prompt.is_chat,
         )
         for question, turns in zip(questions.all, replies, strict=True)
         for turn, reply in enumerate(turns, 1)

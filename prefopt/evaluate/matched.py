@@ -24,10 +24,10 @@ class Matched:
 
     @property
     def example(self) -> Example:
-        """For a judge: the prompt as one user turn, the model's response and then the baseline's."""
+        """For a judge: the prompt as one turn, or as the text it is, the model's response and then the baseline's."""
         prompt = self.model.prompt or self.baseline.prompt
         both = (Candidate(self.model.response), Candidate(self.baseline.response))
-        return Example(self.model.id, (Message("user", prompt),), both)
+        return Example(self.model.id, (Message("user", prompt),), both, self.model.is_chat)
 
 
 def match(model: Sequence[Answer], baseline: Sequence[Answer], allow: bool) -> tuple[list[Matched], dict[str, int]]:

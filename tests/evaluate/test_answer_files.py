@@ -45,7 +45,7 @@ def test_own_lines_come_back_with_their_line_separators(tmp_path: Path) -> None:
     answers = [
         Answer("a", "Why?", "one\u2028two\u0085three\n\nfour", "m", "maths", 1, 12, True),
         Answer("a", "And then?", "", "m", "maths", 2, 0, False),
-        Answer("b", "Wer?", "ich", "m"),
+        Answer("b", "Wer?", "ich", "m", is_chat=False),
     ]
     file = tmp_path / "answers.jsonl"
     file.write_text("".join(map(answer_line, answers)), encoding="utf-8")

@@ -97,7 +97,7 @@ def test_two_processes_find_what_one_does_and_the_command_shows_it_again(
     done = prefopt(words(bed, out, "num_processes=2"), bed.cache)
     assert done.returncode == 0, done.stderr
     assert figures(out) == pytest.approx(plain, rel=1e-6, abs=1e-6)
-    assert "heldout/rewards/accuracy" in done.stdout
+    assert "rewards/accuracy" in done.stdout
     assert "it estimates no KL divergence" in done.stdout
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()}
     again = prefopt(words(bed, out, "--json"), bed.cache)
