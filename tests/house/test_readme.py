@@ -31,6 +31,8 @@ NEEDS_HUB = ("recipe=orpo_llama3", "recipe=simpo_llama3_instruct")
 OURS = [c for c in COMMANDS if c.startswith("prefopt ")]
 LOOP = commands_in(README.split("## From prompts to an aligned model\n")[1].split("\n## ")[0])
 """Reward model, pairs, policy, and a look at it, in the order of the README."""
+LOOK = commands_in(README.split("## Look at what it did\n")[1].split("\n## ")[0])
+"""What is asked of the runs that the loop leaves."""
 TRAINS = [c for c in OURS if c.startswith("prefopt train") and "--dry-run" not in c and c not in LOOP]
 SWEEP = [c for c in OURS if c.startswith("prefopt sweep") or "hydra/launcher=local_gpus" in c]
 """A sweep and what is then asked of it, in the order of the README."""
@@ -73,7 +75,7 @@ def run(command: str, place: Path) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("command", [c for c in OURS if c not in TRAINS + SWEEP + LOOP])
+@pytest.mark.parametrize("command", [c for c in OURS if c not in TRAINS + SWEEP + LOOP + LOOK])
 def test_commands_that_do_not_train(command: str, place: Path) -> None:
     assert run(command, place)
     assert not (place / "runs").exists()
@@ -127,4 +129,9 @@ def test_the_way_from_prompts_to_an_aligned_model(place: Path) -> None:
     assert "32 rows" in look
     scores = re.search(r"\| score of a candidate \| ([\d.]+) ", (place / "pairs/after/card.md").read_text())
     assert scores is not None
+    measured, reported, compared = [run(command, place) for command in LOOK]
+    assert "rewards/accuracy" in measured
+    assert " done" in reported
+    assert (place / "report.html").is_file()
+    assert "first differs at step" in compared
     assert 1.5 < float(scores[1]) <= 3  # the base model's: 0.7
