@@ -6,7 +6,12 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import NoReturn
+
+from prefopt.disk import disk_failure
+from prefopt.errors import UserError
+from prefopt.masking import masked
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _LIBC = ctypes.CDLL(None)  # loaded here: `die_with_parent` may be called between a fork and an exec
@@ -23,6 +28,25 @@ def die_with_parent(parent: int | None = None) -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
+
+
+def in_a_sentence(work: Callable[[], None]) -> int:
+    """Do the work of a process; its exit code. What is a user's fault, or a disk's, is said in one sentence on stderr;
+    anything else keeps its traceback."""
+    try:
+        work()
+    except UserError as error:
+        print(f"prefopt: {masked(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        failure = disk_failure(error)
+        if failure is None:
+            raise
+        print(f"prefopt: {failure}", file=sys.stderr)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def leave(code: int) -> NoReturn:

@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from prefopt import durable
-from prefopt.disk import disk_failure
-from prefopt.errors import UserError
 from prefopt.fill import from_mapping
-from prefopt.masking import mask_streams, masked
+from prefopt.lifetime import in_a_sentence, leave
+from prefopt.masking import mask_streams
 from prefopt.pairs.folder import Folder
 from prefopt.pairs.settings import PairsSettings
 
@@ -29,27 +28,16 @@ def main(settings: PairsSettings, path: Path, share: tuple[int, int, int, int], 
     quiet_libraries()
     mine = Share(*share)
     say = partial(print, f"[{mine.number}]" if mine.of > 1 else "pairs:", file=sys.stderr, flush=True)
-    try:
-        notes = path / "notes"
+    notes = path / "notes"
+
+    def share_of_it() -> None:
         durable.make_folder(notes)
         work(Folder(path, settings), Place(settings, device, str(notes), say), mine)
-    except UserError as error:
-        print(f"prefopt: {masked(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        failure = disk_failure(error)
-        if failure is None:
-            raise
-        print(f"prefopt: {failure}", file=sys.stderr)
-        return failure.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return in_a_sentence(share_of_it)
 
 
 if __name__ == "__main__":
-    from prefopt.lifetime import leave
-
     mask_streams()
     given = from_mapping(PairsSettings, json.load(sys.stdin))
     shard, shards, number, of = (int(word) for word in sys.argv[2:6])
