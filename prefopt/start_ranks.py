@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from prefopt import rank_logs
+from prefopt import compiled, rank_logs
 from prefopt.company import Company, Ending
 from prefopt.disk import write_whole
 from prefopt.errors import FAILURE, RunError, UserError, stopped_unsaved
@@ -38,6 +38,8 @@ def start_ranks(
     if company is not None:
         company.watch(group)
     added = {**environment(run, world), rank_logs.VARIABLE: str(folder.resolve())}
+    if run.deepspeed.config is not None:
+        compiled.free_abandoned()
     sys.stdout.flush()
     with rank_logs.shown(folder, world.own_ranks):
         code = group.run(command(run, world, port, host), added, _nobody if lock is None else lock.add_child)

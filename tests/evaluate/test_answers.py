@@ -327,7 +327,7 @@ def test_the_command_answers_and_shows_its_figures(model: Path, tmp_path: Path) 
     words += ["measure.max_new_tokens=8", f"out={tmp_path / 'out'}", "device=cpu"]
     done = prefopt(words, tmp_path / "cache", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "mt_bench/answers" in done.stdout
+    assert "mt_bench" in done.stdout
     assert len(read_answers(tmp_path / "out/answers.jsonl")) == 6
     found = json.loads((tmp_path / "out/figures.json").read_text(encoding="utf-8"))
     assert found["figures"]["mt_bench/answers"]["value"] == 6

@@ -21,6 +21,7 @@ FLOORS = {
     "prefopt.rank_logs": 0,
     "prefopt.manifest": 0,
     "prefopt.disk": 0,
+    "prefopt.compiled": 0,
     "prefopt.better": 0,
     "prefopt.masking": 0,
     "prefopt.batch": 1,
