@@ -32,6 +32,7 @@ commands:
   rounds   loops: build data, train on it, once more     prefopt rounds recipe=iterative_dpo rounds=3
   report   runs side by side: a table and one HTML page  prefopt report runs/
   losses   the methods; one method's equation, source    prefopt losses orpo
+  doctor   what a run would meet on this machine         prefopt doctor
 
 options:
   --version    print the version

@@ -76,9 +76,11 @@ FLOORS = {
     "prefopt.eval_config": 7,
     "prefopt.make_eval": 8,
     "prefopt.report": 8,
+    "prefopt.doctor": 8,
     "prefopt.cli_words": 9,
     "prefopt.cli_help": 9,
     "prefopt.cli_report": 9,
+    "prefopt.cli_doctor": 9,
     "prefopt.cli": 10,
     "prefopt.job": 10,
 }
