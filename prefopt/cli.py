@@ -69,6 +69,7 @@ def _dispatch(words: list[str]) -> int:
         "report": _report,
         "losses": _losses,
         "doctor": _doctor,
+        "export": _export,
     }
     if words[0] not in commands:
         raise UserError(f"there is no command {words[0]!r}", did_you_mean(words[0], commands))
@@ -305,6 +306,12 @@ def _doctor(words: list[str]) -> int:
     from prefopt.cli_doctor import doctor
 
     return doctor(words)
+
+
+def _export(words: list[str]) -> int:
+    from prefopt.cli_export import export
+
+    return export(words)
 
 
 def _losses(words: list[str]) -> int:

@@ -33,6 +33,7 @@ commands:
   report   runs side by side: a table and one HTML page  prefopt report runs/
   losses   the methods; one method's equation, source    prefopt losses orpo
   doctor   what a run would meet on this machine         prefopt doctor
+  export   a model for others: merged, checked, pushed   prefopt export runs/RUN out=FOLDER
 
 options:
   --version    print the version

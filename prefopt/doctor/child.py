@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. said: the object that the process printed last. failed: one line where there is none, or empty."""
+    """What came back. said: the object that the process printed last. failed: a line where there is none, or empty."""
 
     said: dict[str, Any] = field(default_factory=dict)
     failed: str = ""
