@@ -70,6 +70,7 @@ def _dispatch(words: list[str]) -> int:
         "losses": _losses,
         "doctor": _doctor,
         "export": _export,
+        "import": _import,
     }
     if words[0] not in commands:
         raise UserError(f"there is no command {words[0]!r}", did_you_mean(words[0], commands))
@@ -312,6 +313,12 @@ def _export(words: list[str]) -> int:
     from prefopt.cli_export import export
 
     return export(words)
+
+
+def _import(words: list[str]) -> int:
+    from prefopt.cli_import import import_recipe
+
+    return import_recipe(words)
 
 
 def _losses(words: list[str]) -> int:

@@ -34,6 +34,7 @@ commands:
   losses   the methods; one method's equation, source    prefopt losses orpo
   doctor   what a run would meet on this machine         prefopt doctor
   export   a model for others: merged, checked, pushed   prefopt export runs/RUN out=FOLDER
+  import   a recipe from TRL, LLaMA-Factory or axolotl   prefopt import dpo_config.yaml
 
 options:
   --version    print the version

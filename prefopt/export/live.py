@@ -91,8 +91,8 @@ def _of_checkpoint(source: Source) -> Live:
     if said := damage(path):
         raise RunError(f"checkpoint {path}: {said}", "another step=N")
     about = exactly(source.model)
-    is_reward = "rewards" in loss_class(str(source.run.loss["name"])).needs
-    policy = (load_reward_policy if is_reward else load_policy)(about, longest=0)
+    loss: Any = loss_class(str(source.run.loss["name"]))
+    policy = (load_reward_policy if "rewards" in loss.needs else load_policy)(about, longest=0)
     saved = SavedParts(path)
     weights = trainable(policy)
     saved.check_names(weights)

@@ -6,7 +6,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefopt.console import PLAIN
 from prefopt.disk import disk_error, free_space, what_to_do
@@ -102,7 +102,8 @@ def _write(source: Source, settings: ExportSettings, live: Live, merge: bool) ->
         shutil.rmtree(draft, ignore_errors=True)
         policy = live.policy if as_adapters else live.merged()
         if not as_adapters:
-            policy.model.to(dtype)
+            model: Any = policy.model
+            model.to(dtype)
         original = _original_card(source)
         save_model(policy, policy.model.state_dict(), live.tokenizer, live.start, draft, original)
         write_probe(draft / PROBE_FILE, rows, said, tolerance)

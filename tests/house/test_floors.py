@@ -78,11 +78,13 @@ FLOORS = {
     "prefopt.report": 8,
     "prefopt.doctor": 8,
     "prefopt.export": 8,
+    "prefopt.peers": 8,
     "prefopt.cli_words": 9,
     "prefopt.cli_help": 9,
     "prefopt.cli_report": 9,
     "prefopt.cli_doctor": 9,
     "prefopt.cli_export": 9,
+    "prefopt.cli_import": 9,
     "prefopt.cli": 10,
     "prefopt.job": 10,
 }
