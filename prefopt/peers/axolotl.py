@@ -36,7 +36,7 @@ def take(t: Taking, file: Path) -> None:
     else:
         t.assume("bf16", "model.dtype", "bfloat16")
     _adapter(t)
-    take_trainer(t, KEYS, Defaults(2e-4, batch=1, epochs=1.0, schedule="cosine"))
+    take_trainer(t, KEYS, Defaults(2e-4, batch=1, epochs=1.0, schedule="cosine", warmup=0.03))
     _rhythm(t)
     _data(t)
     take_engine(t)

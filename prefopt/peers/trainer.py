@@ -29,6 +29,7 @@ class Defaults:
     epochs: float = 3.0
     schedule: str = "linear"
     seed: int = 42
+    warmup: float = 0.0
 
 
 OPTIMISERS = {
@@ -141,10 +142,10 @@ def _schedule(t: Taking, keys: Keys, defaults: Defaults, batch: int) -> None:
         t.take(keys.schedule, "optim.schedule", SCHEDULES[name])
     else:
         t.assume(keys.schedule, "optim.schedule", SCHEDULES[name])
-    _warmup(t, keys, name, batch)
+    _warmup(t, keys, defaults, name, batch)
 
 
-def _warmup(t: Taking, keys: Keys, schedule: str, batch: int) -> None:
+def _warmup(t: Taking, keys: Keys, defaults: Defaults, schedule: str, batch: int) -> None:
     ratio, steps = as_number(t.get("warmup_ratio", 0)), as_number(t.get("warmup_steps", 0))
     to = "optim.warmup_ratio"
     if schedule == "constant":
@@ -170,7 +171,7 @@ def _warmup(t: Taking, keys: Keys, schedule: str, batch: int) -> None:
         t.take("warmup_ratio", to, ratio)
         t.note(Kind.WITHOUT, "warmup_steps", "0")
     else:
-        t.assume("warmup_ratio", to, 0.0)
+        t.assume("warmup_ratio", to, defaults.warmup)
         t.note(Kind.WITHOUT, "warmup_steps", "0")
 
 

@@ -19,7 +19,7 @@ from prefopt.peers.trl_methods import METHODS
 MARKS = frozenset({"model_name_or_path", "dataset_name", "dataset_mixer", "dataset_mixture", "loss_type", "use_peft"})
 """Keys by which such a file is known, where no other peer's mark is there."""
 
-RATES = {"dpo": 1e-6, "cpo": 1e-6, "simpo": 1e-6, "orpo": 1e-6, "kto": 1e-6, "sft": 2e-5, "reward": 1e-4}
+RATES = {"dpo": 1e-6, "cpo": 1e-6, "simpo": 5e-5, "orpo": 1e-6, "kto": 1e-6, "sft": 2e-5, "reward": 1e-4}
 """Trainer to the default of learning_rate."""
 
 CLUES = (

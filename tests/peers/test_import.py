@@ -262,6 +262,19 @@ def test_what_trl_takes_where_its_file_says_nothing_is_written_down(tmp_path: Pa
     assert kind_of(taken, "learning_rate") is Kind.DEFAULT
 
 
+def test_what_axolotl_takes_where_its_file_says_nothing_is_written_down(tmp_path: Path) -> None:
+    run, _ = imported(tmp_path, "base_model: org/base\nrl: dpo\nmicro_batch_size: 2\ngradient_accumulation_steps: 4\n")
+    assert run.loss == {"name": "dpo", "beta": 0.1}
+    assert (run.optim.schedule, run.optim.warmup_ratio, run.model.dtype) == ("cosine", 0.03, "bfloat16")
+    assert (run.train.batch_size, run.data.max_length) == (8, 512)
+
+
+@pytest.mark.parametrize("command", ["import", "export", "doctor"])
+def test_help_begins_with_the_usage(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: prefopt {command} ")
+
+
 def test_lora_of_trl_is_taken_with_use_peft_and_has_no_effect_without(tmp_path: Path) -> None:
     run, _ = trl(tmp_path, use_peft=True, lora_r=32, lora_target_modules=["q_proj", "k_proj"])
     assert run.model.lora is not None
