@@ -68,6 +68,9 @@ def _dispatch(words: list[str]) -> int:
         "rounds": _rounds,
         "report": _report,
         "losses": _losses,
+        "doctor": _doctor,
+        "export": _export,
+        "import": _import,
     }
     if words[0] not in commands:
         raise UserError(f"there is no command {words[0]!r}", did_you_mean(words[0], commands))
@@ -298,6 +301,24 @@ def _report(words: list[str]) -> int:
     from prefopt.cli_report import report
 
     return report(words)
+
+
+def _doctor(words: list[str]) -> int:
+    from prefopt.cli_doctor import doctor
+
+    return doctor(words)
+
+
+def _export(words: list[str]) -> int:
+    from prefopt.cli_export import export
+
+    return export(words)
+
+
+def _import(words: list[str]) -> int:
+    from prefopt.cli_import import import_recipe
+
+    return import_recipe(words)
 
 
 def _losses(words: list[str]) -> int:

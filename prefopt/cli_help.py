@@ -32,6 +32,9 @@ commands:
   rounds   loops: build data, train on it, once more     prefopt rounds recipe=iterative_dpo rounds=3
   report   runs side by side: a table and one HTML page  prefopt report runs/
   losses   the methods; one method's equation, source    prefopt losses orpo
+  doctor   what a run would meet on this machine         prefopt doctor
+  export   a model for others: merged, checked, pushed   prefopt export runs/RUN out=FOLDER
+  import   a recipe from TRL, LLaMA-Factory or axolotl   prefopt import dpo_config.yaml
 
 options:
   --version    print the version

@@ -124,7 +124,7 @@ def newest(folder: Path) -> tuple[Path, Progress, list[str]] | None:
         shutil.rmtree(leftover)
     complaints: list[str] = []
     for path in reversed(checkpoints(folder)):
-        problem = _problem(path)
+        problem = damage(path)
         if not problem:
             progress = json.loads((path / MANIFEST).read_text())["progress"]
             return path, Progress(**progress), complaints
@@ -187,8 +187,11 @@ def _seal(folder: Path, progress: Progress, made_by: dict[str, Any]) -> None:
     )
 
 
-def _problem(path: Path) -> str:
-    """What is wrong with a checkpoint, or an empty string. Besides what its manifest names it holds nothing to load."""
+def damage(path: Path) -> str:
+    """What is wrong with a checkpoint, or an empty string. Besides what its manifest names it holds nothing to load.
+
+    Raises: RunError where the disk cannot be read, which is no damage of the checkpoint's.
+    """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         for name, expected in manifest["files"].items():
