@@ -62,7 +62,7 @@ class Merged:
         stated = OmegaConf.to_container(config.pop("hydra"), resolve=True)
         sweeper = stated.get("sweeper") if isinstance(stated, dict) and set(stated) == {"sweeper"} else None
         params = sweeper.get("params", {}) if isinstance(sweeper, dict) else None
-        if not isinstance(params, dict):
+        if not isinstance(sweeper, dict) or not isinstance(params, dict):
             raise UserError(
                 f"{file}: of hydra a recipe says keys of hydra.sweeper only, and its params are keys and values",
                 'hydra: {sweeper: {params: {optim.lr: "5e-7,1e-6"}}}',

@@ -1,7 +1,7 @@
 """`hydra.sweeper.params`: what a sweep runs over where a recipe or a sweeper's file says it, not the command line.
 
-A recipe says `hydra: {sweeper: {params: {KEY: "VALUE,VALUE"}}}`, in Hydra's words for a sweep. A key that the command line
-gives, with one value or several, is taken from there.
+A recipe says `hydra: {sweeper: {params: {KEY: "VALUE,VALUE"}}}`, in Hydra's words for a sweep. A key that the command
+line gives, with one value or several, is taken from there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The settings of `hydra/launcher=NAME` and `hydra/sweeper=NAME`: how runs are started, and what chooses their values.
 
-They are no part of a run: the same run started in another way lands in the same folder. `params` of every sweeper: key to
-values in Hydra's words, for the keys that the command line says nothing of (`prefopt/sweeps/params.py`).
+They are no part of a run: the same run started in another way lands in the same folder. `params` of every sweeper: key
+to values in Hydra's words, for the keys that the command line says nothing of (`prefopt/sweeps/params.py`).
 """
 
 from __future__ import annotations
