@@ -97,6 +97,7 @@ def _check_base(run: RunSettings) -> None:
             "leave model.reference out, or model.lora.base=plain",
         )
 
+
 def _sharding(run: RunSettings) -> str:
     """The key of the engine that splits what is trained over the processes; empty where there is none."""
     return "deepspeed.config" if run.deepspeed.config is not None else "fsdp.strategy" if run.fsdp.is_on else ""

@@ -1,7 +1,7 @@
 """Write docs/recipes.md: every recipe with its source, hardware and score, and what `prefopt plan` says of it.
 
     python scripts/recipe_table.py            # the whole page, some minutes; nothing is downloaded
-    python scripts/recipe_table.py --check    # 1 where the page does not have what the recipes say; plans are not looked at
+    python scripts/recipe_table.py --check    # 1 where the page does not say what the recipes say, plans left aside
 
 The header of a recipe has the rest: lines `# source:`, `# hardware:` and `# expected:`, each up to the next one.
 """
@@ -31,14 +31,14 @@ OF_ONES_OWN = (20_000, 185, 305)
 
 HEAD = """# Recipes
 
-`prefopt train recipe=NAME`. The file, `recipes/recipe/NAME.yaml`, says at its top what comes first where something must, and
-what departs from the source; each value has its source beside it. None of these runs but `quickstart` was made by us: scores
-are those of the authors, by their evaluators, and what repeats them is to be found out on such machines. The tests compose,
-check and plan all of them, and train the settings of each for two steps on a tiny model of its family.
+`prefopt train recipe=NAME`. The file, `recipes/recipe/NAME.yaml`, says at its top what comes first where something
+must, and what departs from the source; each value has its source beside it. None of these runs but `quickstart` was made
+by us: scores are those of the authors, by their evaluators. The tests compose, check and plan all of them, and train the
+settings of each for two steps on a tiny model of its family.
 
-Memory of a GPU and hours are `prefopt plan`'s, on the paper's machine where that is known (docs/plan.md says how far off plans
-were, and that their times are not checked): "own data" means that the rows come first, so that only memory can be told, if anything.
-This page is written by `scripts/recipe_table.py`, and a test holds it against the recipes.
+Memory of a GPU and hours are `prefopt plan`'s, on the paper's machine where that is known (docs/plan.md says how far off
+plans were, and that their times are not checked): "own data" means that the rows come first, so that only memory can be
+told, if anything. This page is written by `scripts/recipe_table.py`, and a test holds it against the recipes.
 """
 
 SWEEPS = """

@@ -14,10 +14,13 @@ from recipe_bed import RECIPES, family_of, make_stand_in, stand_in_words
 from tiny import metrics, prefopt
 
 from prefopt.cli import main
+from prefopt.config import compose
 
 OFTEN = ["simpo_gemma2_it", "sppo_mistral_instruct", "tdpo_pythia_hh"]
 """Trained in every run of the tests: a soft-capped model, rankings under RMSprop, a live reference on GPT-NeoX."""
 
+OF_A_METHOD = set({compose([f"recipe={recipe}"]).loss["name"]: recipe for recipe in RECIPES}.values())
+LONG = pytest.mark.long
 FAMILIES = sorted({family_of(recipe) for recipe in RECIPES})
 
 
@@ -34,7 +37,9 @@ def test_a_stand_in_is_of_its_family(family: str, place: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe", [name if name in OF_A_METHOD else pytest.param(name, marks=LONG) for name in RECIPES]
+)
 def test_a_recipe_dry_runs_and_writes_nothing(
     recipe: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,13 +53,11 @@ def test_a_recipe_dry_runs_and_writes_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "recipe", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.long) for name in RECIPES]
-)
+@pytest.mark.parametrize("recipe", [name if name in OFTEN else pytest.param(name, marks=LONG) for name in RECIPES])
 def test_a_recipe_trains_two_steps(recipe: str, place: Path, tmp_path: Path) -> None:
     done = prefopt(["train", *stand_in_words(recipe, place), f"dir={tmp_path / 'run'}"], place / "cache")
     assert done.returncode == 0, done.stderr
-    losses = [line["train/loss"] for line in metrics(tmp_path / "run") if "train/loss" in line]
+    losses = [line["loss"] for line in metrics(tmp_path / "run") if "loss" in line]
     assert len(losses) == 2
     assert all(map(math.isfinite, losses))
     assert (tmp_path / "run" / "model").is_dir()

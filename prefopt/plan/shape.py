@@ -23,8 +23,8 @@ class Shape:
 
     source: where the sizes come from. family: transformers' name. hidden, inner, layers, heads, key_heads, head_size,
     vocabulary: as everybody calls them. is_gated: the MLP has a gate. num_norms: norms of a layer over hidden states.
-    total, trainable: parameters. base: those without adapters. in_layers: elements of the linear maps of all layers that a token
-    passes through, adapters left out; adapters: elements of those.
+    total, trainable: parameters. base: those without adapters. in_layers: elements of the linear maps of all layers, of
+    experts those that a token sees, adapters left out; adapters: elements of those.
     widest: elements of the largest single matrix, head and embedding included. layer: all elements of one layer.
     trainable_shapes: of every trained tensor. adapted: name, inputs and outputs of each linear map of one layer that
     has adapters; rank: theirs. normalises_heads: queries and keys have norms of their own. has_scalar_head: a reward
