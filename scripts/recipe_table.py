@@ -32,20 +32,20 @@ OF_ONES_OWN = (20_000, 185, 305)
 HEAD = """# Recipes
 
 `prefopt train recipe=NAME`. The file, `recipes/recipe/NAME.yaml`, says at its top what comes first where something
-must, and what departs from the source; each value has its source beside it. None of these runs but `quickstart` was made
-by us: scores are those of the authors, by their evaluators. The tests compose, check and plan all of them, and train the
-settings of each for two steps on a tiny model of its family.
+must, and what departs from the source; each value has its source beside it. None of these runs but `quickstart` was
+made by us: scores are those of the authors, by their evaluators. The tests compose, check and plan all of them, and
+train the settings of each for two steps on a tiny model of its family.
 
-Memory of a GPU and hours are `prefopt plan`'s, on the paper's machine where that is known (docs/plan.md says how far off
-plans were, and that their times are not checked): "own data" means that the rows come first, so that only memory can be
-told, if anything. This page is written by `scripts/recipe_table.py`, and a test holds it against the recipes.
+Memory of a GPU and hours are `prefopt plan`'s, on the paper's machine where that is known (docs/plan.md says how far
+off plans were, and that their times are not checked): "own data" means that the rows come first, so that only memory
+can be told, if anything. This page is written by `scripts/recipe_table.py`, and a test holds it against the recipes.
 """
 
 SWEEPS = """
 ## Sweeps
 
-`prefopt train -m recipe=NAME`. A key that the command line gives, with one value or several, is not swept over; the files say
-in which order to search. `model=... data=...` take them to another setting.
+`prefopt train -m recipe=NAME`. A key that the command line gives, with one value or several, is not swept over; the
+files say in which order to search. `model=... data=...` take them to another setting.
 """
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for what the packaged recipes name: a tiny model of the same family, and rows that the method learns from."""
+"""What stands in for the models and data of packaged recipes: a tiny model of the same family, and fitting rows."""
 
 from __future__ import annotations
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 from recipe_table import PAGE, header, recipes, stale
 
 from prefopt.plan.machines import find_device
@@ -29,4 +28,4 @@ def test_a_page_that_lacks_a_recipe_or_has_one_too_many_is_stale() -> None:
 def test_a_recipe_names_a_machine_that_can_be_planned_for(name: str, file: Path) -> None:
     found = header(file)
     assert find_device(found.machine.name).name == found.machine.name
-    assert found.title and found.source and found.expected
+    assert all((found.title, found.source, found.expected))
