@@ -24,7 +24,7 @@ def test_a_page_that_lacks_a_recipe_or_has_one_too_many_is_stale() -> None:
     assert stale(text + "| `gone` | x |\n") == ["`gone`"]
 
 
-@pytest.mark.parametrize(("name", "file"), recipes(), ids=[name for name, _ in recipes()])
+@pytest.mark.parametrize(("name", "file"), list(recipes()), ids=[name for name, _ in recipes()])
 def test_a_recipe_names_a_machine_that_can_be_planned_for(name: str, file: Path) -> None:
     found = header(file)
     assert find_device(found.machine.name).name == found.machine.name
