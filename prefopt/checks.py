@@ -11,7 +11,7 @@ from prefopt.engine_check import check_engine
 from prefopt.errors import UserError
 from prefopt.launch_check import check_batch_reaches, check_launch
 from prefopt.losses import make_loss
-from prefopt.memory_check import check_installed, check_memory
+from prefopt.memory_check import check_libraries, check_memory
 from prefopt.model.files import adapter_folder, base_of
 from prefopt.model_check import check_model, check_safetensors, check_tokenizer
 from prefopt.needs import LIVE
@@ -26,7 +26,16 @@ from prefopt.settings import (
 
 
 def check(run: RunSettings) -> None:
-    """Refuse a run that cannot work or that has a setting without effect.
+    """Refuse a run that cannot work here or that has a setting without effect.
+
+    Raises: UserError naming the key; the first one found.
+    """
+    check_settings(run)
+    check_libraries(run)
+
+
+def check_settings(run: RunSettings) -> None:
+    """As `check`, of a run that may take place on another machine: whatever libraries are installed here.
 
     Raises: UserError naming the key; the first one found.
     """
@@ -48,8 +57,6 @@ def check(run: RunSettings) -> None:
     check_launch(run.launch)
     if run.launch.num_processes is not None:
         check_batch_reaches(run, run.launch.num_processes)
-    if run.tracker.name != "none":
-        check_installed(run.tracker.name, f"tracker={run.tracker.name}")
 
 
 def _check_name(key: str, name: str) -> None:

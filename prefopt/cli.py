@@ -92,7 +92,7 @@ def _train(words: list[str]) -> int:
 
     if options.sbatch_only and not any(word.startswith("hydra/launcher=") for word in options.overrides):
         options.overrides.append("hydra/launcher=slurm")
-    options.overrides, starting = split(options.overrides, options.config_dir)
+    options.overrides, starting = split(options.overrides, options.config_dir, is_sweep=options.multirun)
     _check_starting(options, starting)
     if options.multirun or not starting.launcher.waits:
         from prefopt.sweeps.run import sweep

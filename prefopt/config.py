@@ -19,7 +19,7 @@ from prefopt.fill import SettingsError, from_mapping
 from prefopt.losses import loss_class, make_loss
 from prefopt.masking import refuse_secret
 from prefopt.merge import Merged, check_choices, leaves, merge_files, origin_of, set_by, without_environment
-from prefopt.overrides import Choice, check_key, read_overrides
+from prefopt.overrides import Choice, Delete, Set, check_key, read_overrides
 from prefopt.recipe_files import search_path
 from prefopt.settings import RunSettings, SampleSettings
 
@@ -94,6 +94,7 @@ def compose_with_origins(overrides: list[str], config_dir: Path | None = None) -
             if not isinstance(override, Choice):
                 check_key(override, loss_fields=_loss_fields(method), method=method)
                 merged.apply(override)
+        _refuse_untold(merged, parsed)
         plain = merged.resolved()
     try:
         run = from_mapping(RunSettings, plain)
@@ -142,6 +143,19 @@ def _method(merged: Merged) -> str:
             f"a recipe chooses a method in its defaults list: - override /loss: {method}",
         )
     return str(method)
+
+
+def _refuse_untold(merged: Merged, parsed: list[Choice | Set | Delete]) -> None:
+    """Refuse one run of a recipe that is a sweep, while a key that it sweeps over has no value of this run's own."""
+    told = {override.group if isinstance(override, Choice) else override.key for override in parsed}
+    params = merged.sweeper.get("params", {})
+    left = [key for key in params if key not in told and key.partition(".")[0] not in told]
+    if left:
+        one = " ".join(f"{key}={str(params[key]).partition(',')[0]}" for key in left)
+        raise UserError(
+            f"recipe={merged.choices['recipe']} is a sweep over {', '.join(params)}",
+            f"prefopt train -m runs it; one run of it needs a value of each: {one}",
+        )
 
 
 def _typed_loss(settings: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from prefopt.engine_settings import FsdpSettings
 from prefopt.errors import UserError
-from prefopt.memory_check import check_installed
 from prefopt.needs import LIVE
 from prefopt.settings import RunSettings
 
@@ -89,7 +88,6 @@ def _check_deepspeed(run: RunSettings, needs: frozenset[str]) -> None:
             raise UserError(f"{where}.offload_{what} has no effect at stage {stage}", f"stage: {needed}, or more")
     if run.deepspeed.zero.get("compute_grad_norm") is False:
         raise UserError(f"{where}.compute_grad_norm=false: steps are judged by their norm", "leave it out")
-    check_installed("deepspeed", "deepspeed.config")
 
 
 def _check_fsdp(run: RunSettings) -> None:

@@ -59,8 +59,6 @@ def _check_optimizer(run: RunSettings) -> None:
         value = getattr(run.optim, key)
         if value != getattr(usual, key):
             raise UserError(f"optim.{key}={value} has no effect: {name} takes none", "leave it out, or optim=adamw")
-    if name in _OF_BITSANDBYTES:
-        check_installed("bitsandbytes", f"optim.name={name}")
     if (group := _sharding(run)) and name in (*_OF_BITSANDBYTES, "adafactor"):
         raise UserError(
             f"optim.name={name} and {group} do not go together: the optimiser is handed shards, so that its numbers"
@@ -98,12 +96,26 @@ def _check_base(run: RunSettings) -> None:
             " adapters off, in the same few bits",
             "leave model.reference out, or model.lora.base=plain",
         )
-    check_installed("bitsandbytes", f"model.lora.base={base}")
 
 
 def _sharding(run: RunSettings) -> str:
     """The key of the engine that splits what is trained over the processes; empty where there is none."""
     return "deepspeed.config" if run.deepspeed.config is not None else "fsdp.strategy" if run.fsdp.is_on else ""
+
+
+def check_libraries(run: RunSettings) -> None:
+    """Refuse settings whose library is missing here: of a run, and not of a plan, which may be for another machine.
+
+    Raises: UserError naming both, with the extra to install.
+    """
+    if run.optim.name in _OF_BITSANDBYTES:
+        check_installed("bitsandbytes", f"optim.name={run.optim.name}")
+    if run.model.base != "plain":
+        check_installed("bitsandbytes", f"model.lora.base={run.model.base}")
+    if run.deepspeed.config is not None:
+        check_installed("deepspeed", "deepspeed.config")
+    if run.tracker.name != "none":
+        check_installed(run.tracker.name, f"tracker={run.tracker.name}")
 
 
 def check_installed(package: str, asked_by: str) -> None:

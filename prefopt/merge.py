@@ -40,6 +40,7 @@ class Merged:
         self.origins: list[tuple[str, str]] = []
         self.notes: list[str] = []
         self.choices = chosen
+        self.sweeper: dict[str, Any] = {}
 
     def merge(self, config: DictConfig, origin: str) -> None:
         from omegaconf import OmegaConf
@@ -48,6 +49,28 @@ class Merged:
         plain = OmegaConf.to_container(config, resolve=False)
         assert isinstance(plain, dict)
         self.origins += [(key, origin) for key, _ in leaves({str(k): v for k, v in plain.items()})]
+
+    def take_sweep(self, config: DictConfig, file: str, replaced: set[str]) -> None:
+        """Take out what a recipe says of a sweep: no part of a run, but of how runs are chosen (`prefopt/sweeps`).
+
+        replaced: groups that are taken whole from the command line, whose keys the recipe does not sweep over then.
+        """
+        from omegaconf import OmegaConf
+
+        if "hydra" not in config:
+            return
+        stated = OmegaConf.to_container(config.pop("hydra"), resolve=True)
+        sweeper = stated.get("sweeper") if isinstance(stated, dict) and set(stated) == {"sweeper"} else None
+        params = sweeper.get("params", {}) if isinstance(sweeper, dict) else None
+        if not isinstance(sweeper, dict) or not isinstance(params, dict):
+            raise UserError(
+                f"{file}: of hydra a recipe says keys of hydra.sweeper only, and its params are keys and values",
+                'hydra: {sweeper: {params: {optim.lr: "5e-7,1e-6"}}}',
+            )
+        for key in [key for key in params if str(key).partition(".")[0] in replaced]:
+            self.notes.append(f"{str(key).partition('.')[0]} is taken whole: {file} is not swept over {key}")
+            del params[key]
+        self.sweeper = {**self.sweeper, **sweeper, "params": {**self.sweeper.get("params", {}), **params}}
 
     def apply(self, override: Set | Delete) -> None:
         from omegaconf import OmegaConf
@@ -131,6 +154,8 @@ def merge_files(chosen: dict[str, str | None], folders: list[RecipeFolder], tree
             folder = _folder_of(file, folders, merged.notes)
             if file.startswith("recipe/"):
                 _refuse_unpackaged(config, file)
+                if tree == TRAIN_TREE:
+                    merged.take_sweep(config, file, replaced)
                 _leave_out(config, replaced, final, file, merged.notes)
             merged.merge(config, file if folder.is_packaged else f"{folder.shown}/{file}")
     except MissingConfigException as error:

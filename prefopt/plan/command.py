@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from prefopt.cache import cache_folder
-from prefopt.checks import check
+from prefopt.checks import check_settings
 from prefopt.errors import UserError
-from prefopt.plan.estimate import estimate
+from prefopt.plan.estimate import Estimate, estimate
 from prefopt.plan.place import Wished
 from prefopt.plan.rows import Given
 from prefopt.plan.show import print_estimate, to_json
@@ -17,17 +17,9 @@ from prefopt.settings import ModelSettings, RunSettings
 def plan(run: RunSettings, wished: Wished, given: Given, *, as_json: bool) -> int:
     """Print what a composed run would take; 0, whether it fits or not.
 
-    Raises: UserError where a setting cannot be, model, data or machine are not known, or an option is out of range.
+    Raises: UserError as `plan_of`.
     """
-    check(_without_files(run))
-    for option, value in (
-        ("--rows", given.rows),
-        ("--prompt-tokens", given.prompt),
-        ("--response-tokens", given.response),
-    ):
-        if value is not None and value < 1:
-            raise UserError(f"{option} must be 1 or more, not {value}")
-    found = estimate(run, wished, given, _real_model(run))
+    found = plan_of(run, wished, given)
     if as_json:
         print(to_json(found))
         return 0
@@ -35,6 +27,22 @@ def plan(run: RunSettings, wished: Wished, given: Given, *, as_json: bool) -> in
 
     print_estimate(found, Console())
     return 0
+
+
+def plan_of(run: RunSettings, wished: Wished, given: Given) -> Estimate:
+    """What a composed run would take.
+
+    Raises: UserError where a setting cannot be, model, data or machine are not known, or an option is out of range.
+    """
+    check_settings(_without_files(run))
+    for option, value in (
+        ("--rows", given.rows),
+        ("--prompt-tokens", given.prompt),
+        ("--response-tokens", given.response),
+    ):
+        if value is not None and value < 1:
+            raise UserError(f"{option} must be 1 or more, not {value}")
+    return estimate(run, wished, given, _real_model(run))
 
 
 def _without_files(run: RunSettings) -> RunSettings:

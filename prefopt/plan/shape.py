@@ -23,8 +23,8 @@ class Shape:
 
     source: where the sizes come from. family: transformers' name. hidden, inner, layers, heads, key_heads, head_size,
     vocabulary: as everybody calls them. is_gated: the MLP has a gate. num_norms: norms of a layer over hidden states.
-    total, trainable: parameters. base: those without adapters. in_layers: elements of the linear maps of all layers,
-    adapters left out; adapters: elements of those.
+    total, trainable: parameters. base: those without adapters. in_layers: elements of the linear maps of all layers, of
+    experts those that a token sees, adapters left out; adapters: elements of those.
     widest: elements of the largest single matrix, head and embedding included. layer: all elements of one layer.
     trainable_shapes: of every trained tensor. adapted: name, inputs and outputs of each linear map of one layer that
     has adapters; rank: theirs. normalises_heads: queries and keys have norms of their own. has_scalar_head: a reward
@@ -144,7 +144,7 @@ def shape_of(config: dict[str, Any], settings: ModelSettings, source: str, has_s
         num_norms=len(norms),
         total=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in trained),
-        in_layers=num_layers * sum(m.weight.numel() for m in linears),
+        in_layers=num_layers * (sum(m.weight.numel() for m in linears) + _experts(first, sizes)),
         adapters=adapters,
         widest=max(p.numel() for p in model.parameters()),
         layer=sum(p.numel() for p in first.parameters()),
@@ -173,6 +173,12 @@ def _is_linear(module: nn.Module) -> bool:
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, (torch.nn.Linear, Conv1D))
+
+
+def _experts(layer: Any, sizes: dict[str, Any]) -> int:
+    """Elements of the experts that a token sees, which lie stacked in tensors of three dimensions; else 0."""
+    stacked = sum(p.numel() for p in layer.parameters() if p.ndim == 3)
+    return stacked * sizes["num_experts_per_tok"] // sizes["num_local_experts"] if stacked else 0
 
 
 def _width(norm: nn.Module) -> int:

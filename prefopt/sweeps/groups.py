@@ -16,6 +16,7 @@ from prefopt.fill import SettingsError, from_mapping
 from prefopt.masking import refuse_secret
 from prefopt.overrides import parse, plain
 from prefopt.recipe_files import START_GROUPS, choices, search_path
+from prefopt.sweeps.params import stated_by_recipe
 from prefopt.sweeps.settings import SCHEMAS
 
 DEFAULTS = {"hydra/launcher": "local", "hydra/sweeper": "grid"}
@@ -31,11 +32,15 @@ class Starting:
 
 
 def split(
-    words: list[str], config_dir: Path | None, recorded: Mapping[str, Mapping[str, Any]] | None = None
+    words: list[str],
+    config_dir: Path | None,
+    recorded: Mapping[str, Mapping[str, Any]] | None = None,
+    is_sweep: bool = False,
 ) -> tuple[list[str], Starting]:
     """The overrides of the run, and how runs are started, from the words of one command line.
 
     recorded: group to settings that hold where the words choose no other file, of a sweep that goes on.
+    is_sweep: whether what a recipe says of hydra.sweeper counts, over the sweeper's file and under the words.
 
     Raises: UserError for a choice, key or value that there is not.
     """
@@ -57,12 +62,21 @@ def split(
             stated = _stated(group, chosen.get(group, DEFAULTS[group]), config_dir)
         else:
             stated = recorded[group]
+        if group == "hydra/sweeper" and is_sweep:
+            stated = _over(stated, stated_by_recipe(of_run, config_dir))
         made[group] = _fill(group, stated, values[group])
     for group, settings in made.items():  # sweep.json has them, and a batch script
         for key, value in asdict(settings).items():
             refuse_secret(f"{group.replace('/', '.')}.{key}", value)
     given = frozenset(group for group in START_GROUPS if group in chosen or values[group])
     return of_run, Starting(made["hydra/launcher"], made["hydra/sweeper"], given)
+
+
+def _over(stated: Mapping[str, Any], by_recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A sweeper's file with what a recipe says; of `params`, key by key."""
+    if not by_recipe:
+        return stated
+    return {**stated, **by_recipe, "params": {**(stated.get("params") or {}), **by_recipe["params"]}}
 
 
 def _read(word: str) -> tuple[str, str, Any]:

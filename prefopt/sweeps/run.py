@@ -20,6 +20,7 @@ from prefopt.sweeps.goal import check_metric, goal
 from prefopt.sweeps.groups import Starting, record
 from prefopt.sweeps.jobs import DONE, Job
 from prefopt.sweeps.launcher import Launcher, make_launcher
+from prefopt.sweeps.params import with_params
 from prefopt.sweeps.plan import Combination, expand, plan_jobs, sweep_name
 from prefopt.sweeps.record import SWEEPS, Sweep, load
 from prefopt.sweeps.space import read_space
@@ -51,6 +52,7 @@ def sweep(
 
     console = Console()
     launcher = make_launcher(starting.launcher)
+    words = words if single else with_params(words, starting.sweeper.params)
     combinations = [Combination(words, [])] if single else _combinations(words, starting)
     jobs, runs, notes = plan_jobs(combinations, config_dir, launcher)
     metric, direction = goal(starting.sweeper, runs[0])
@@ -152,8 +154,8 @@ def _combinations(words: list[str], starting: Starting) -> list[Combination]:
 
 
 def _study_name(words: list[str], sweeper: Any, name: str) -> str:
-    """As `sweep_name`: of what is asked for, but not for how long."""
-    deciding = {key: value for key, value in asdict(sweeper).items() if key != "n_trials"}
+    """As `sweep_name`: of what is asked for, but not for how long; the words have the `params` already."""
+    deciding = {key: value for key, value in asdict(sweeper).items() if key not in ("n_trials", "params")}
     text = json.dumps([sorted(words), deciding], sort_keys=True)
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 

@@ -1,6 +1,7 @@
 """The settings of `hydra/launcher=NAME` and `hydra/sweeper=NAME`: how runs are started, and what chooses their values.
 
-They are no part of a run: the same run started in another way lands in the same folder.
+They are no part of a run: the same run started in another way lands in the same folder. `params` of every sweeper: key
+to values in Hydra's words, for the keys that the command line says nothing of (`prefopt/sweeps/params.py`).
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class GridSettings:
     name: str = "grid"
     metric: str | None = None
     direction: str = one_of("auto", "minimize", "maximize")
+    params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -75,6 +77,7 @@ class RandomSettings:
     seed: int = 42
     metric: str | None = None
     direction: str = one_of("auto", "minimize", "maximize")
+    params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -86,6 +89,7 @@ class OptunaSettings:
     seed: int = 42
     metric: str | None = None
     direction: str = one_of("auto", "minimize", "maximize")
+    params: dict[str, Any] = field(default_factory=dict)
 
 
 SCHEMAS: dict[str, dict[str, type]] = {

@@ -25,6 +25,7 @@ from prefopt.rounds.compose import compose as compose_loop
 from prefopt.rounds.settings import RoundsSettings
 from prefopt.rounds.unfold import unfold
 from prefopt.settings import DataSettings, ModelSettings, OptimSettings, RunSettings, TrackerSettings
+from prefopt.sweeps.params import stated_by_recipe
 
 FILES = sorted(packaged().rglob("*.yaml"))
 LOOPS = [file for file in FILES if file.is_relative_to(packaged() / "rounds")]
@@ -37,6 +38,9 @@ SECTIONS = {f.name for f in fields(RunSettings)} | set(KINDS)
 
 OF_A_LOOP = {f.name for f in fields(RoundsSettings)}
 """The same of a loop: rounds.yaml has the comments, and each step and input one of its own."""
+
+OF_A_SWEEP = ("hydra", "sweeper", "params")
+"""Above the keys that a recipe is swept over, each of which has a comment."""
 
 MUST_BE_GIVEN = {
     "python": ["function=a:b"],
@@ -60,11 +64,17 @@ def name_of(file: Path) -> str:
     return file.relative_to(packaged()).as_posix()
 
 
+def one_of_each(group: str, name: str) -> list[str]:
+    """Of a recipe that is a sweep: the first value of each key that it is swept over."""
+    stated = stated_by_recipe([f"{group}={name}"], None) if group == "recipe" else {}
+    return [f"{key}={str(values).split(',')[0]}" for key, values in stated.get("params", {}).items()]
+
+
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=["=".join(choice) for choice in CHOICES])
 def test_every_choice_composes(group: str, name: str) -> None:
-    run = compose([f"{group}={name}"])
+    run = compose([f"{group}={name}", *one_of_each(group, name)])
     if group == "recipe":
-        assert run.name == name
+        assert run.name == name.split("/")[-1]
         assert run.model.path
         assert run.data.train
 
@@ -194,6 +204,7 @@ def test_every_key_has_a_comment(file: Path) -> None:
             continue
         sections = OF_A_LOOP if file in LOOPS else SECTIONS
         is_section = line.rstrip().endswith(":") and not key.group(1) and key.group(2) in sections
+        is_section |= key.group(2) in OF_A_SWEEP and file.parent.name == "sweep"
         is_section |= file in LOOPS and key.group(2) in ("run", "with")  # of a step, which has a comment
         above = lines[number - 1].lstrip() if number else ""
         assert is_section or above.startswith("#") or "  #" in line, f"{name_of(file)}:{number + 1}: {line.strip()}"
@@ -203,7 +214,8 @@ def test_every_key_has_a_comment(file: Path) -> None:
 def test_recipe_is_global_and_names_its_source(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert text.startswith("# @package _global_\n")
-    assert re.search(r"^# source: ", text, re.MULTILINE)
+    for label in ("source", "departs", "hardware", *(() if file.parent.name == "sweep" else ("expected",))):
+        assert len(re.findall(rf"^# {label}: ", text, re.MULTILINE)) == 1, label
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
