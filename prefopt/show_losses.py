@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefopt.batch import Unit
-from prefopt.console import PLAIN
+from prefopt.console import PLAIN, print_table
 from prefopt.losses import default_settings, loss_class, make_loss, names
 from prefopt.needs import LIVE, NEEDS
 
@@ -31,7 +31,7 @@ def show_losses() -> int:
         of_data = ", ".join(sorted(needs - REFERENCE)) or "responses"
         table.add_row(name, of_data, _reference(needs), _units(name), _paper(name), _document(name).splitlines()[0])
     console = Console()
-    console.print(table)
+    print_table(console, table)
     console.print("\nprefopt losses NAME prints a method's equation, settings, needs and deviations.", **PLAIN)
     return 0
 

@@ -6,7 +6,9 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+
+from prefopt.console import NARROW, PLAIN, is_live
 
 SECONDS_BETWEEN_LINES = 2.0
 
@@ -17,10 +19,11 @@ class Display:
     def __init__(self, console: Console, shown: bool) -> None:
         self.console = console
         self.shown = shown
-        self._live = shown and console.is_terminal
+        self._live = shown and is_live(console)
+        bar: list[ProgressColumn] = [BarColumn(bar_width=24)] if console.width >= NARROW else []
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            *bar,
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[summary]}"),
@@ -42,7 +45,7 @@ class Display:
     def say(self, text: str) -> None:
         """A line of text, above the bar where there is one."""
         if self.shown:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(text, **PLAIN)
 
     def steps(self, done: int, total: int) -> None:
         """Set the bar."""
