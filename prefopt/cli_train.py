@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from prefopt import cli_help
 from prefopt.cli_words import Parser
@@ -38,17 +38,23 @@ def train(words: list[str]) -> int:
         options.overrides.append("hydra/launcher=slurm")
     options.overrides, starting = split(options.overrides, options.config_dir)
     _check_starting(options, starting)
-    with turned(options.quiet, options.json) as stdout:
-        return _train(words, options, starting, stdout)
+    with turned(options.quiet, options.json):
+        code, folder = _train(words, options, starting)
+    if options.json and folder is not None:
+        from prefopt.run_result import ended
+
+        print_object(ended(folder, code))
+    return code
 
 
-def _train(words: list[str], options: argparse.Namespace, starting: Starting, stdout: TextIO) -> int:
-    """stdout: where the result of --json goes."""
+def _train(words: list[str], options: argparse.Namespace, starting: Starting) -> tuple[int, Path | None]:
+    """The exit code, and the folder of a run that was started."""
     if options.multirun or not starting.launcher.waits:
         from prefopt.sweeps.run import sweep
 
         single = not options.multirun
-        return sweep(options.overrides, options.config_dir, starting, options.dry_run, single, options.sbatch_only)
+        code = sweep(options.overrides, options.config_dir, starting, options.dry_run, single, options.sbatch_only)
+        return code, None
     composition, fingerprint = _compose_or_repeat(options)
     from rich.console import Console
 
@@ -58,22 +64,18 @@ def _train(words: list[str], options: argparse.Namespace, starting: Starting, st
         from prefopt.dry_run import print_settings
 
         print_settings(list_sources(composition), console)
-        return 0
+        return 0, None
     from prefopt.checks import check
 
     check(composition.run)
     if options.dry_run:
         from prefopt.dry_run import dry_run
 
-        return dry_run(composition, console, options.allow_change)
+        return dry_run(composition, console, options.allow_change), None
     from prefopt.launch import train
 
-    code = train(composition.run, ["prefopt", "train", *words], console, fingerprint, options.allow_change)
-    if options.json:
-        from prefopt.run_result import ended
-
-        print_object(ended(Path(composition.run.dir), code), stdout)
-    return code
+    run = composition.run
+    return train(run, ["prefopt", "train", *words], console, fingerprint, options.allow_change), Path(run.dir)
 
 
 def _check_starting(options: argparse.Namespace, starting: Starting) -> None:

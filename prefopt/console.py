@@ -14,7 +14,7 @@ PLAIN: Mapping[str, Any] = {"highlight": False, "markup": False, "soft_wrap": Tr
 """For `Console.print`: a line as it is, whatever brackets a path holds, and no break that a copy would take along."""
 
 NARROW = 72
-"""Columns below which a bar leaves no room for the figures beside it, nor a table for a word in each column."""
+"""Columns below which a table may have no room for a word in each column."""
 
 
 def is_live(console: Console) -> bool:

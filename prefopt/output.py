@@ -11,14 +11,14 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 
 @contextmanager
-def turned(quiet: bool, as_json: bool) -> Iterator[TextIO]:
-    """Meanwhile stdout is dropped (`quiet`), else stderr (`as_json`), else as it was; gives the stdout of before."""
+def turned(quiet: bool, as_json: bool) -> Iterator[None]:
+    """Meanwhile stdout is dropped (`quiet`), else stderr (`as_json`), else as it was."""
     if not quiet and not as_json:
-        yield sys.stdout
+        yield
         return
     sys.stdout.flush()
     before, saved = sys.stdout, os.dup(1)
@@ -27,7 +27,7 @@ def turned(quiet: bool, as_json: bool) -> Iterator[TextIO]:
     with os.fdopen(target, "w", encoding="utf-8", errors="backslashreplace") as stream:
         sys.stdout = stream if quiet else sys.stderr  # Python's own words: stderr's stream masks secrets
         try:
-            yield before
+            yield
         finally:
             sys.stdout.flush()
             os.dup2(saved, 1)
@@ -35,7 +35,6 @@ def turned(quiet: bool, as_json: bool) -> Iterator[TextIO]:
             sys.stdout = before
 
 
-def print_object(value: Mapping[str, Any], file: TextIO) -> None:
+def print_object(value: Mapping[str, Any]) -> None:
     """One JSON object on a line of its own."""
-    file.write(json.dumps(value, ensure_ascii=False) + "\n")
-    file.flush()
+    print(json.dumps(value, ensure_ascii=False), flush=True)

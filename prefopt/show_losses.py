@@ -11,7 +11,7 @@ from rich.table import Table
 
 from prefopt.batch import Unit
 from prefopt.console import PLAIN, print_table
-from prefopt.losses import default_settings, loss_class, make_loss, names
+from prefopt.losses import default_settings, loss_class, make_loss, names, semantics
 from prefopt.needs import LIVE, NEEDS
 
 REFERENCE = frozenset({"reference", "reference_tokens", "kl"}) | LIVE
@@ -57,6 +57,7 @@ def show_loss(name: str) -> int:
     if not needs:
         console.print("    nothing but a response", **PLAIN)
     console.print(f"Means over: {_units(name)}, in the whole optimiser step.", **PLAIN)
+    console.print(f"Semantics: version {semantics(name)}; a release that changes a number has a higher one.", **PLAIN)
     return 0
 
 

@@ -8,9 +8,11 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from prefopt.console import NARROW, PLAIN, is_live
+from prefopt.console import PLAIN, is_live
 
 SECONDS_BETWEEN_LINES = 2.0
+ROOM_FOR_A_BAR = 120
+"""Columns that a bar takes with the figures beside it."""
 
 
 class Display:
@@ -20,15 +22,14 @@ class Display:
         self.console = console
         self.shown = shown
         self._live = shown and is_live(console)
-        bar: list[ProgressColumn] = [BarColumn(bar_width=24)] if console.width >= NARROW else []
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            *bar,
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[summary]}"),
-            console=console,
-        )
+        summary = TextColumn("{task.fields[summary]}")
+        bar: list[ProgressColumn] = [
+            *(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()),
+            *(TimeRemainingColumn(compact=True), summary),
+        ]
+        # One text, of which a narrow terminal cuts the end: of several columns it would cut each.
+        text = [TextColumn("{task.description} {task.completed}/{task.total}  {task.fields[summary]}")]
+        self._progress = Progress(*(bar if console.width >= ROOM_FOR_A_BAR else text), console=console)
         self._task = self._progress.add_task("step", total=None, summary="")
         self._last_line = 0.0
         self._num_steps = 0
