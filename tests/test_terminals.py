@@ -31,7 +31,9 @@ LONG_STEPS = ["train.batch_size=32", "train.tokens_per_micro_batch=1"]
 """Every response a micro-batch of its own: the second Ctrl-C comes in the step of the first."""
 
 
-def on_terminal(words: Sequence[str], cache: Path, width: int = 100, cwd: Path = ROOT, **said: str) -> tuple[int, bytes]:
+def on_terminal(
+    words: Sequence[str], cache: Path, width: int = 100, cwd: Path = ROOT, **said: str
+) -> tuple[int, bytes]:
     """`prefopt WORDS...` on a pseudo-terminal of `width` columns: its exit code, and every byte that it wrote there."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
@@ -138,7 +140,9 @@ def test_training_on_a_narrow_terminal_keeps_its_figures_in_sight(words: list[st
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "said", [pytest.param({"TERM": "dumb"}, marks=pytest.mark.long), {"CI": "true", "NO_COLOR": "1"}], ids=["dumb", "ci"]
+    "said",
+    [pytest.param({"TERM": "dumb"}, marks=pytest.mark.long), {"CI": "true", "NO_COLOR": "1"}],
+    ids=["dumb", "ci"],
 )
 def test_training_where_nothing_can_be_written_over_prints_lines(
     said: dict[str, str], words: list[str], tmp_path: Path

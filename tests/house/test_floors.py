@@ -85,6 +85,7 @@ FLOORS = {
     "prefopt.completion": 9,
     "prefopt.cli_completion": 9,
     "prefopt.api": 9,
+    "prefopt.api_rows": 9,
     "prefopt.cli": 10,
     "prefopt.job": 10,
 }
@@ -95,7 +96,8 @@ SIDE_BY_SIDE = ("prefopt.losses", "prefopt.data", "prefopt.model")
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "deepspeed", "peft", "hydra", "omegaconf", "numpy")
 """Never imported when these rooms are imported."""
-LIGHT_ROOMS = [room for room, floor in FLOORS.items() if floor in (0, 1) or (floor >= 5 and room != "prefopt.evaluate")]
+HEAVY_ROOMS = ("prefopt.evaluate", "prefopt.api_rows")
+LIGHT_ROOMS = [room for room, floor in FLOORS.items() if floor in (0, 1) or (floor >= 5 and room not in HEAVY_ROOMS)]
 
 
 def module_of(file: Path) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from semantics_bed import CASES, FILE, key_of, measure
 
-from prefopt.losses import names
 from prefopt.loss_code import loss_semantics
+from prefopt.losses import names
 
 RECORDED = json.loads(FILE.read_text())
 
