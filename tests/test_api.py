@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from tiny import ROOT, environment, make_model
+from tiny import ROOT, environment, make_model, make_pairs, overrides
 
 from prefopt import api
 from prefopt.api import UserError
@@ -36,6 +36,7 @@ def test_every_public_name_is_documented() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # it pretrains the demo's base model
 def test_the_examples_of_the_document_run(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.S)
     assert len(blocks) == 4
@@ -55,6 +56,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[api.Model, api.Mod
     folder = tmp_path_factory.mktemp("api")
     paths = [make_model(folder / "policy", seed=1), make_model(folder / "reference", seed=2)]
     return api.load_model(str(paths[0]), device="cpu"), api.load_model(str(paths[1]), device="cpu")
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_and_read_again(
+    models: tuple[api.Model, api.Model],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environment(tmp_path / "cache").items():
+        monkeypatch.setenv(name, value)
+    words = overrides(Path(models[0].path), make_pairs(tmp_path / "pairs.jsonl"), tmp_path / "run", "train.max_steps=2")
+    run = api.train(words, quiet=True)
+    assert capfd.readouterr().out == ""
+    assert run.state == "done"
+    assert run.model == tmp_path / "run" / "model"
+    assert run == api.load_run(tmp_path / "run") == api.train(api.compose(words), quiet=True)
+    assert [line["step"] for line in api.read_metrics(run) if "loss" in line] == [1, 2]
+    assert run.manifest["loss_semantics"] == {run.settings.loss["name"]: 1}
 
 
 def by_transformers(path: str, prompt: str, response: str) -> float:
@@ -120,9 +140,10 @@ def test_mistakes_are_sentences(models: tuple[api.Model, api.Model], tmp_path: P
         api.score(policy, [])
     with pytest.raises(UserError, match="belong together"):
         api.score(policy, ROWS, beta=0.1)
+    loss = api.make_loss("reward_bt")
+    batch = api.make_batch(ROWS, policy.tokenizer, loss)
     with pytest.raises(UserError, match="this loss is of a reward model"):
-        loss = api.make_loss("reward_bt")
-        api.respond(policy, api.make_batch(ROWS, policy.tokenizer, loss), loss)
+        api.respond(policy, batch, loss)
     with pytest.raises(UserError, match="is no run"):
         api.load_run(tmp_path)
     with pytest.raises(UserError, match="batchsize: there is no such key"):
