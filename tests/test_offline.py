@@ -32,11 +32,10 @@ def test_what_needs_no_model_works(words: list[str], place: Path) -> None:
 
 PAIRS = ["pairs", "generate=sample", "score=length", "select=best_vs_worst", "prompts=rows.jsonl", "policy=org/none"]
 DATA = ["data", "model.path=org/none", "data.train=[{path: rows.jsonl}]"]
-EVAL = ["eval", "model=org/none", "measure=quality"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [PAIRS, DATA, EVAL], ids=["pairs", "data", "eval"])
+@pytest.mark.parametrize("words", [PAIRS, DATA], ids=["pairs", "data"])
 def test_what_needs_the_hub_names_what_is_missing(words: list[str], place: Path) -> None:
     done = prefopt(words, place / "cache", cwd=place)
     assert done.returncode in (1, 2)
