@@ -5,22 +5,16 @@ Nothing heavy is imported here: `--help` and every configuration error come at o
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prefopt import __version__, cli_help
 from prefopt.cli_words import Parser
 from prefopt.disk import disk_failure
 from prefopt.errors import UserError, did_you_mean
 from prefopt.masking import mask_streams, masked
-
-if TYPE_CHECKING:
-    from prefopt.config import Composition
-    from prefopt.sweeps.groups import Starting
 
 INTERRUPTED = 130
 
@@ -71,6 +65,7 @@ def _dispatch(words: list[str]) -> int:
         "doctor": _doctor,
         "export": _export,
         "import": _import,
+        "completion": _completion,
     }
     if words[0] not in commands:
         raise UserError(f"there is no command {words[0]!r}", did_you_mean(words[0], commands))
@@ -78,82 +73,9 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _train(words: list[str]) -> int:
-    parser = Parser()
-    for name in ("--dry-run", "--show-config", "--sbatch-only"):
-        parser.add_argument(name, action="store_true")
-    parser.add_argument("-m", "--multirun", action="store_true")
-    parser.add_argument("--repeat", type=Path)
-    parser.add_argument("--allow-change", action="append", default=[], metavar="KEY")
-    options = parser.read(words)
-    if options.help:
-        print(cli_help.train_help(options.config_dir), end="")
-        return 0
-    from prefopt.sweeps.groups import split
+    from prefopt.cli_train import train
 
-    if options.sbatch_only and not any(word.startswith("hydra/launcher=") for word in options.overrides):
-        options.overrides.append("hydra/launcher=slurm")
-    options.overrides, starting = split(options.overrides, options.config_dir, is_sweep=options.multirun)
-    _check_starting(options, starting)
-    if options.multirun or not starting.launcher.waits:
-        from prefopt.sweeps.run import sweep
-
-        single = not options.multirun
-        return sweep(options.overrides, options.config_dir, starting, options.dry_run, single, options.sbatch_only)
-    composition, fingerprint = _compose_or_repeat(options)
-    from rich.console import Console
-
-    console = Console()
-    if options.show_config:
-        from prefopt.config import list_sources
-        from prefopt.dry_run import print_settings
-
-        print_settings(list_sources(composition), console)
-        return 0
-    from prefopt.checks import check
-
-    check(composition.run)
-    if options.dry_run:
-        from prefopt.dry_run import dry_run
-
-        return dry_run(composition, console, options.allow_change)
-    from prefopt.launch import train
-
-    return train(composition.run, ["prefopt", "train", *words], console, fingerprint, options.allow_change)
-
-
-def _check_starting(options: argparse.Namespace, starting: Starting) -> None:
-    """Refuse options that have no meaning for several runs, and choices that have none for one.
-
-    Raises: UserError naming it.
-    """
-    if options.sbatch_only and starting.launcher.name != "slurm":
-        raise UserError(f"--sbatch-only: hydra/launcher={starting.launcher.name} has no batch script", "leave it out")
-    if options.multirun or not starting.launcher.waits:
-        here = "leave -m out" if options.multirun else f"leave hydra/launcher={starting.launcher.name} out"
-        if options.show_config:
-            raise UserError("--show-config shows one run", here)
-        if options.repeat:
-            raise UserError("--repeat repeats one run, here", here)
-        if options.allow_change:
-            raise UserError("--allow-change goes on with one run, here", here)
-    if options.allow_change and (options.repeat or options.show_config):
-        other = "--repeat" if options.repeat else "--show-config"
-        raise UserError(f"--allow-change has no effect beside {other}", "leave one of them out")
-    if options.multirun:
-        return
-    if "hydra/sweeper" in starting.given:
-        raise UserError("hydra/sweeper has no effect on one run", "add -m")
-    if starting.launcher.waits and starting.launcher.name != "local":
-        raise UserError(f"hydra/launcher={starting.launcher.name} has no effect on one run", "add -m")
-
-
-def _compose_or_repeat(options: argparse.Namespace) -> tuple[Composition, str | None]:
-    """The run, and the fingerprint that its data must have where it repeats another."""
-    if options.repeat is None:
-        return _compose(options), None
-    from prefopt.repeat import repeat
-
-    return repeat(options.repeat, options.overrides)
+    return train(words)
 
 
 def _sweep(words: list[str]) -> int:
@@ -252,7 +174,9 @@ def _data(words: list[str]) -> int:
     if options.help:
         print(cli_help.DATA, end="")
         return 0
-    composition = _compose(options)
+    from prefopt.cli_train import composed
+
+    composition = composed(options)
     from prefopt.checks import check
     from prefopt.show_data import show_data
 
@@ -272,7 +196,9 @@ def _plan(words: list[str]) -> int:
     if options.help:
         print(cli_help.PLAN, end="")
         return 0
-    composition = _compose(options)
+    from prefopt.cli_train import composed
+
+    composition = composed(options)
     from prefopt.plan.command import plan
     from prefopt.plan.place import Wished
     from prefopt.plan.rows import Given
@@ -332,14 +258,10 @@ def _losses(words: list[str]) -> int:
     return show_loss(words[0]) if words else show_losses()
 
 
-def _compose(options: argparse.Namespace) -> Composition:
-    """The run of these options, with its notes on stderr."""
-    from prefopt.config import compose_with_origins
+def _completion(words: list[str]) -> int:
+    from prefopt.cli_completion import completion
 
-    composition = compose_with_origins(options.overrides, options.config_dir)
-    for note in composition.notes:
-        print(f"prefopt: {note}", file=sys.stderr)
-    return composition
+    return completion(words)
 
 
 if __name__ == "__main__":

@@ -23,18 +23,19 @@ usage: prefopt COMMAND [key=value ...]
 Train language models from preferences.
 
 commands:
-  train    train a run, or go on with one               prefopt train recipe=quickstart
-  sweep    how a sweep stands; go on with it             prefopt sweep status
-  pairs    make preference data for prompts              prefopt pairs recipe=rso prompts=FILE policy=MODEL
-  eval     measure a run or a model                      prefopt eval run=RUN measure=preferences
-  data     show what would be trained on, row by row     prefopt data recipe=quickstart
-  plan     what a run takes of memory, time and disk     prefopt plan recipe=simpo_llama3_instruct
-  rounds   loops: build data, train on it, once more     prefopt rounds recipe=iterative_dpo rounds=3
-  report   runs side by side: a table and one HTML page  prefopt report runs/
-  losses   the methods; one method's equation, source    prefopt losses orpo
-  doctor   what a run would meet on this machine         prefopt doctor
-  export   a model for others: merged, checked, pushed   prefopt export runs/RUN out=FOLDER
-  import   a recipe from TRL, LLaMA-Factory or axolotl   prefopt import dpo_config.yaml
+  train       train a run, or go on with one                 prefopt train recipe=quickstart
+  sweep       how a sweep stands; go on with it              prefopt sweep status
+  pairs       make preference data for prompts               prefopt pairs recipe=rso prompts=FILE policy=MODEL
+  eval        measure a run or a model                       prefopt eval run=RUN measure=preferences
+  data        show what would be trained on, row by row      prefopt data recipe=quickstart
+  plan        what a run takes of memory, time and disk      prefopt plan recipe=simpo_llama3_instruct
+  rounds      loops: build data, train on it, once more      prefopt rounds recipe=iterative_dpo rounds=3
+  report      runs side by side: a table and one HTML page   prefopt report runs/
+  losses      the methods; one method's equation, source     prefopt losses orpo
+  doctor      what a run would meet on this machine          prefopt doctor
+  export      a model for others: merged, checked, pushed    prefopt export runs/RUN out=FOLDER
+  import      a recipe from TRL, LLaMA-Factory or axolotl    prefopt import dpo_config.yaml
+  completion  words completed by bash, zsh or fish           source <(prefopt completion bash)
 
 options:
   --version    print the version
@@ -56,10 +57,13 @@ options:
   --dry-run           compose, check, read the data, print the plan; write nothing
   --show-config       print each setting and where it comes from; do nothing else
   --sbatch-only       print the batch script that hydra/launcher=slurm would submit, and submit nothing
+  --quiet             nothing on stdout; complaints stay on stderr, metrics.jsonl has the figures
+  --json              one object on stdout at the end: folder, state, exit code, result.json; all else goes to stderr
   --config-dir DIR    a folder of your own recipes, in front of ./recipes and those of prefopt
   --allow-change KEY  go on with the run in dir=FOLDER though KEY differs: a setting, a group, data or code; repeatable
   --repeat DIR        the run of folder DIR once more, from what the folder recorded, into dir=FOLDER or DIR-repeat
 
+Ctrl-C once saves and ends; twice leaves at once, without saving.
 exit codes: 0 done, 2 misuse, 1 failure, 75 stopped by a signal and saved (the same command goes on), 130 interrupted
 """
 
@@ -190,6 +194,16 @@ LOSSES = """\
 usage: prefopt losses [NAME]
 
 The methods; with a name, its equation, source, settings, defaults, and how it departs from its authors' code.
+"""
+
+COMPLETION = """\
+usage: prefopt completion bash|zsh|fish
+
+Print what makes the shell complete commands, options, group=NAME and keys, those of your own recipes too.
+
+  source <(prefopt completion bash)                                        # in ~/.bashrc
+  source <(prefopt completion zsh)                                         # in ~/.zshrc, after compinit
+  prefopt completion fish > ~/.config/fish/completions/prefopt.fish
 """
 
 

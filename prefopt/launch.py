@@ -28,7 +28,7 @@ from prefopt.durable import clear_drafts
 from prefopt.errors import UserError
 from prefopt.handshake import Listener, Peer, ask_whether_shared, connect, greeting, hang_up, wait_for_start
 from prefopt.lock import Lock, locked
-from prefopt.loss_code import loss_code
+from prefopt.loss_code import loss_code, loss_semantics
 from prefopt.losses import make_loss
 from prefopt.manifest import new_manifest, start_record
 from prefopt.masking import masked_values
@@ -274,6 +274,7 @@ def write_folder(
         if changes_budget(compare(manifest, run, prepared.fingerprint)):
             (folder / BUDGET).unlink(missing_ok=True)
         said = go_on(manifest, run, prepared.fingerprint, start_record(words, where), folder)
+    manifest["loss_semantics"] = loss_semantics(run.loss)
     write_whole(folder / MANIFEST, _json(manifest))
     write_whole(folder / RUN, yaml.safe_dump(asdict(real), sort_keys=False, allow_unicode=True))
     return said

@@ -23,6 +23,11 @@ def loss_code(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: _digest(f"losses.{name}") for name in sorted(set(_methods(settings)))}
 
 
+def loss_semantics(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Method to the version of its numbers, for the same methods: what a reader compares across releases."""
+    return {name: losses.semantics(name) for name in sorted(set(_methods(settings)))}
+
+
 def _methods(value: Any) -> Iterator[str]:
     """Names of methods in settings: of the loss, and of whatever is listed in it by name."""
     if isinstance(value, Mapping):

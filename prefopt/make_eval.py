@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefopt import __version__, durable
-from prefopt.console import PLAIN
+from prefopt.console import PLAIN, print_table
 from prefopt.disk import unwritten, write_whole
 from prefopt.durable import clear_drafts
 from prefopt.errors import UserError
@@ -216,7 +216,7 @@ def _show(path: Path, console: Console, as_json: bool) -> None:
         interval = "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
         shown = f"  {rest}" if rest else name
         table.add_row(escape(shown), f"{figure['value']:.4g}", interval, str(figure["count"]))
-    console.print(table)
+    print_table(console, table)
     for reason, count in found["left_out"].items():
         console.print(f"left out: {count} {reason}", **PLAIN)
     for note in found["notes"]:

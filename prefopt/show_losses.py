@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from prefopt.batch import Unit
-from prefopt.console import PLAIN
-from prefopt.losses import default_settings, loss_class, make_loss, names
+from prefopt.console import PLAIN, print_table
+from prefopt.losses import default_settings, loss_class, make_loss, names, semantics
 from prefopt.needs import LIVE, NEEDS
 
 REFERENCE = frozenset({"reference", "reference_tokens", "kl"}) | LIVE
@@ -31,7 +31,7 @@ def show_losses() -> int:
         of_data = ", ".join(sorted(needs - REFERENCE)) or "responses"
         table.add_row(name, of_data, _reference(needs), _units(name), _paper(name), _document(name).splitlines()[0])
     console = Console()
-    console.print(table)
+    print_table(console, table)
     console.print("\nprefopt losses NAME prints a method's equation, settings, needs and deviations.", **PLAIN)
     return 0
 
@@ -57,6 +57,7 @@ def show_loss(name: str) -> int:
     if not needs:
         console.print("    nothing but a response", **PLAIN)
     console.print(f"Means over: {_units(name)}, in the whole optimiser step.", **PLAIN)
+    console.print(f"Semantics: version {semantics(name)}; a release that changes a number has a higher one.", **PLAIN)
     return 0
 
 

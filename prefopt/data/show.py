@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from prefopt.batch import Encoded
+from prefopt.console import print_table
 from prefopt.data.dataset import EncodedSet, Prepared
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ _COUNTS = (
 def show(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, console: Console, rows: int = 3) -> None:
     """Prints the account, the first `rows` rows of train as the model sees them, and all rows left out."""
     report = prepared.report
-    console.print(_sources_table(report))
-    console.print(_sets_table(report))
+    print_table(console, _sources_table(report))
+    print_table(console, _sets_table(report))
     for source in report["sources"]:
         for sentence in source["conversions"]:
             console.print(f"{source['path']}: {sentence}", markup=False, highlight=False, soft_wrap=True)

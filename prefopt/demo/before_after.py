@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prefopt.console import print_table
 from prefopt.demo.manners import judge, kind_of
 from prefopt.errors import UserError
 
@@ -64,7 +65,7 @@ def print_report(run_dir: Path, console: Console) -> None:
         table.add_row(label, *(_shown(result[when].get(key), show) for when in ("before", "after")))
     for label, field in (("win rate", "win_rate"), ("polite", "polite"), ("rude", "rude"), ("fact right", "right")):
         table.add_row(label, *(_shown(measures._asdict()[field], _percent) for measures in (before, after)))
-    console.print(table)
+    print_table(console, table)
     console.print(_CAPTION, style="dim", highlight=False)
     if samples:
         _print_answers(samples, console)

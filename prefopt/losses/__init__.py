@@ -43,6 +43,15 @@ def default_settings(name: str) -> dict[str, Any]:
     }
 
 
+def semantics(name: str) -> int:
+    """The version of a method's numbers: 1, or what its dataclass says in `semantics: ClassVar[int]`.
+
+    A release in which the same batch and settings give another loss or gradient has a higher one;
+    tests/losses/semantics.json holds the numbers of each. Raises: as `loss_class`.
+    """
+    return int(getattr(loss_class(name), "semantics", 1))
+
+
 def make_loss(settings: Mapping[str, Any]) -> Loss:
     """The loss that {"name": "simpo", "beta": 2.5, ...} describes.
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from prefopt.console import PLAIN
+from prefopt.console import PLAIN, print_table
 from prefopt.plan.estimate import Estimate, Stage
 from prefopt.plan.machines import GIB
 from prefopt.plan.memory import PARTS, Memory
@@ -26,9 +26,9 @@ def print_estimate(found: Estimate, console: Console) -> None:
     """A page that fits 80 columns."""
     for line in _head(found):
         console.print(line, highlight=False, markup=False)
-    console.print(_memory_table(found))
+    print_table(console, _memory_table(found))
     _print_verdict(found, console)
-    console.print(_stage_table(found))
+    print_table(console, _stage_table(found))
     for line in (*_speed(found), *_disk(found)):
         console.print(line, highlight=False, markup=False)
     console.print("\nassumed", style="bold", **PLAIN)

@@ -13,7 +13,7 @@ from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING
 
-from prefopt.console import PLAIN
+from prefopt.console import PLAIN, print_table
 from prefopt.durable import clear_drafts
 from prefopt.errors import RunError, UserError
 from prefopt.lock import locked
@@ -60,7 +60,7 @@ def run_rounds(words: list[str], config_dir: Path | None = None, is_dry: bool = 
         for command in commands:
             if not record.is_done(command.where):
                 _run_step(command, words_of(command, loop, config_dir), record, children)
-    console.print(table(commands, record))
+    print_table(console, table(commands, record))
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from prefopt.console import PLAIN
+from prefopt.console import PLAIN, is_live
 from prefopt.sweeps.jobs import Job
 
 BYTES_OF_TAIL = 8192
@@ -76,17 +76,18 @@ class Board:
         from rich.live import Live
 
         self.console = Console()
+        self.is_live = is_live(self.console)
         # No thread of its own: processes are started beside it.
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.looks = 0
 
     def __enter__(self) -> Board:
-        if self.console.is_terminal:
+        if self.is_live:
             self.live.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.console.is_terminal:
+        if self.is_live:
             self.live.stop()
 
     def started(self, job: Job, begins: int) -> None:
@@ -97,7 +98,7 @@ class Board:
     def look(self, running: Sequence[Job]) -> None:
         """See `Display`."""
         self.looks += 1
-        if not self.console.is_terminal or self.looks % 5:
+        if not self.is_live or self.looks % 5:
             return
         from rich.text import Text
 

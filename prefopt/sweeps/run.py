@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefopt.console import PLAIN
+from prefopt.console import PLAIN, print_table
 from prefopt.errors import UserError
 from prefopt.lock import locked
 from prefopt.memory_check import check_installed
@@ -129,7 +129,7 @@ def refresh(made: Sweep, launcher: Launcher) -> None:
 
 def show(made: Sweep, console: Console) -> None:
     """The table."""
-    console.print(table(made.jobs, made.metric))
+    print_table(console, table(made.jobs, made.metric))
     console.print(summary(made.jobs, made.metric, made.direction), **PLAIN)
     console.print(f"logs and sweep.json in {made.folder}", **PLAIN)
 

@@ -6,9 +6,13 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+
+from prefopt.console import PLAIN, is_live
 
 SECONDS_BETWEEN_LINES = 2.0
+ROOM_FOR_A_BAR = 120
+"""Columns that a bar takes with the figures beside it."""
 
 
 class Display:
@@ -17,15 +21,15 @@ class Display:
     def __init__(self, console: Console, shown: bool) -> None:
         self.console = console
         self.shown = shown
-        self._live = shown and console.is_terminal
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[summary]}"),
-            console=console,
-        )
+        self._live = shown and is_live(console)
+        summary = TextColumn("{task.fields[summary]}")
+        bar: list[ProgressColumn] = [
+            *(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()),
+            *(TimeRemainingColumn(compact=True), summary),
+        ]
+        # One text, of which a narrow terminal cuts the end: of several columns it would cut each.
+        text = [TextColumn("{task.description} {task.completed}/{task.total}  {task.fields[summary]}")]
+        self._progress = Progress(*(bar if console.width >= ROOM_FOR_A_BAR else text), console=console)
         self._task = self._progress.add_task("step", total=None, summary="")
         self._last_line = 0.0
         self._num_steps = 0
@@ -42,7 +46,7 @@ class Display:
     def say(self, text: str) -> None:
         """A line of text, above the bar where there is one."""
         if self.shown:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(text, **PLAIN)
 
     def steps(self, done: int, total: int) -> None:
         """Set the bar."""

@@ -17,6 +17,7 @@ FLOORS = {
     "prefopt.durable": 0,
     "prefopt.records": 0,
     "prefopt.console": 0,
+    "prefopt.output": 0,
     "prefopt.lifetime": 0,
     "prefopt.rank_logs": 0,
     "prefopt.manifest": 0,
@@ -66,6 +67,7 @@ FLOORS = {
     "prefopt.pairs_workers": 6,
     "prefopt.make_pairs": 7,
     "prefopt.repeat": 6,
+    "prefopt.run_result": 6,
     "prefopt.launch": 6,
     "prefopt.dry_run": 7,
     "prefopt.sweeps": 7,
@@ -86,6 +88,11 @@ FLOORS = {
     "prefopt.cli_doctor": 9,
     "prefopt.cli_export": 9,
     "prefopt.cli_import": 9,
+    "prefopt.cli_train": 9,
+    "prefopt.completion": 9,
+    "prefopt.cli_completion": 9,
+    "prefopt.api": 9,
+    "prefopt.api_rows": 9,
     "prefopt.cli": 10,
     "prefopt.job": 10,
 }
@@ -96,7 +103,8 @@ SIDE_BY_SIDE = ("prefopt.losses", "prefopt.data", "prefopt.model")
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "deepspeed", "peft", "hydra", "omegaconf", "numpy")
 """Never imported when these rooms are imported."""
-LIGHT_ROOMS = [room for room, floor in FLOORS.items() if floor in (0, 1) or (floor >= 5 and room != "prefopt.evaluate")]
+HEAVY_ROOMS = ("prefopt.evaluate", "prefopt.api_rows")
+LIGHT_ROOMS = [room for room, floor in FLOORS.items() if floor in (0, 1) or (floor >= 5 and room not in HEAVY_ROOMS)]
 
 
 def module_of(file: Path) -> str:
