@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 TEST := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help install quickstart test test-all test-ci test-distributed test-faults test-pairs-faults test-gpu check oracles mutations \
-	fuzz-rows bench bench-gpu wheel clean
+	fuzz-rows bench bench-gpu docs docs-reference wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -75,6 +75,13 @@ bench-gpu: install ## the same on one GPU: a Llama of 1B with all weights, one o
 	$(BIN)/python scripts/bench_peers.py --device cuda --dtype bf16 --model 1b --tokens 16384 --pairs 16 --json bench-1b.json
 	$(BIN)/python scripts/bench_peers.py --device cuda --dtype bf16 --model 8b --lora-rank 16 --tokens 16384 --pairs 16 \
 		--json bench-8b.json
+
+docs: install ## builds the documentation into build/site; a warning is an error
+	$(BIN)/python scripts/docs_reference.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+
+docs-reference: install ## writes docs/reference anew, of docstrings and recipes
+	$(BIN)/python scripts/docs_reference.py
 
 wheel: install ## builds dist/*.whl
 	$(BIN)/python -m build --wheel --no-isolation

@@ -1,4 +1,4 @@
-"""Every name that a run may write into metrics.jsonl, with its unit and meaning; `docs/reference/metrics.md` is made of it.
+"""Every name that a run may write into metrics.jsonl, with unit and meaning: docs/reference/metrics.md.
 
 Standard library only. NAME in a name stands for any word without a slash.
 """
@@ -25,7 +25,7 @@ STEP = (
     Metric("epoch", "passes", "share of the training data seen, in passes over it"),
     Metric("lr", "1", "learning rate of the step; lines without it are looks between steps (evaluations, samples)"),
     Metric("loss", "of the method", "the sum of the terms below times their weights"),
-    Metric("loss/NAME", "of the term", "a term of the loss without its weight, a mean over its units of the whole step"),
+    Metric("loss/NAME", "of the term", "a term of the loss without its weight, a mean over its units of the step"),
     Metric("grad_norm", "loss per weight", "Euclidean norm of the gradient over all weights, before clipping"),
     Metric("skipped", "steps", "1 where numbers that are not finite left the step out (train.on_nonfinite=skip_step)"),
 )
@@ -53,7 +53,7 @@ SAMPLES = (
     Metric("samples/length", "tokens", "mean length of the answers"),
     Metric("samples/stopped", "share", "of answers that ended by themselves"),
     Metric("samples/repetition", "share", "of an answer's token 4-grams that it has had before, mean over answers"),
-    Metric("samples/drift", "nats", "how far held-out chosen (or desirable) responses have moved since before training"),
+    Metric("samples/drift", "nats", "how far held-out chosen (or desirable) responses moved since before training"),
     Metric("samples/drift_per_token", "nats per token", "the same, divided by their length; negative: less likely"),
     Metric("samples/collapsed", "0 or 1", "1 where a limit of `sample` is passed"),
 )
@@ -80,9 +80,9 @@ def page() -> str:
     """The page, as markdown."""
     parts = [
         "# Metrics\n",
-        "Made by `scripts/docs_reference.py`. Each line of metrics.jsonl in the run's folder is an object of these names; the"
-        " tracker gets the same. Every number is a sum over the whole step (or set) and all processes divided by its count."
-        " All but those of the machine are the same in a run that was killed and resumed.\n",
+        "Made by `scripts/docs_reference.py`. Each line of metrics.jsonl in the run's folder is an object of these"
+        " names; the tracker gets the same. Every number is a sum over the whole step (or set) and all processes divided by"
+        " its count. All but those of the machine are the same in a run that was killed and resumed.\n",
     ]
     for heading, metrics in SECTIONS:
         parts.append(f"## {heading}\n\n| name | unit | meaning |\n|---|---|---|")

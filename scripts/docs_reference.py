@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "scripts"))
 
 import docs_metrics
 
@@ -90,8 +91,8 @@ def methods() -> str:
     """methods.md: of each method the docstring, the settings and the needs."""
     lines = [
         "# Methods\n",
-        "Made by `scripts/docs_reference.py` of `prefopt/losses` and `recipes/loss`; `prefopt losses NAME` prints the same."
-        " w is the chosen, l the rejected response.\n",
+        "Made by `scripts/docs_reference.py` of `prefopt/losses` and `recipes/loss`; `prefopt losses NAME` prints the"
+        " same. w is the chosen, l the rejected response.\n",
     ]
     for name in names():
         first, _, rest = cleandoc(loss_class(name).__doc__ or "").partition("\n")
@@ -128,7 +129,8 @@ def settings() -> str:
     lines = [
         "# Settings\n",
         "Made by `scripts/docs_reference.py` of the files in `recipes/`. A key of a group is set by `GROUP.KEY=VALUE`"
-        " (`optim.lr=1e-5`), a file is chosen by `GROUP=NAME` (`optim=adafactor`). Settings of methods: [methods](methods.md).\n",
+        " (`optim.lr=1e-5`), a file is chosen by `GROUP=NAME` (`optim=adafactor`). Settings of methods:"
+        " [methods](methods.md).\n",
     ]
     for command, folder, patterns in SECTIONS:
         lines.append(f"## {command}\n")

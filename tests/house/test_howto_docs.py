@@ -29,8 +29,9 @@ def pairs_with_tone(file: Path, count: int = 40) -> None:
     draw = random.Random(0)
     rows = []
     for number in range(count):
-        row = {"prompt": f"{number}: ask ", "chosen": "yes " * draw.randint(1, 6), "rejected": "no " * draw.randint(1, 6)}
-        rows.append({**row, "tone_chosen": draw.random(), "tone_rejected": draw.random()})
+        chosen, rejected = "yes " * draw.randint(1, 6), "no " * draw.randint(1, 6)
+        tones = {"tone_chosen": draw.random(), "tone_rejected": draw.random()}
+        rows.append({"prompt": f"{number}: ask ", "chosen": chosen, "rejected": rejected, **tones})
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
@@ -51,6 +52,7 @@ def first_is_better(number: int, seen: Seen) -> str:
 
 @pytest.mark.slow
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_runs_in_the_order_of_the_page(page: str, material: Path, tmp_path: Path) -> None:
     for name in ("pairs.jsonl", "more.jsonl"):

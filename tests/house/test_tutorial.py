@@ -22,6 +22,7 @@ AGAIN = [place for place, words in enumerate(COMMANDS) if place and words == COM
 
 @pytest.mark.slow
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_every_command_runs_in_the_order_of_the_page(tmp_path: Path) -> None:
     assert len(AGAIN) == 1
     write_files("tutorial.md", tmp_path)
