@@ -81,8 +81,8 @@ def page() -> str:
     parts = [
         "# Metrics\n",
         "Made by `scripts/docs_reference.py`. Each line of metrics.jsonl in the run's folder is an object of these"
-        " names; the tracker gets the same. Every number is a sum over the whole step (or set) and all processes divided by"
-        " its count. All but those of the machine are the same in a run that was killed and resumed.\n",
+        " names; the tracker gets the same. Every number is a sum over the whole step (or set) and all processes"
+        " divided by its count. All but those of the machine are the same in a run that was killed and resumed.\n",
     ]
     for heading, metrics in SECTIONS:
         parts.append(f"## {heading}\n\n| name | unit | meaning |\n|---|---|---|")

@@ -16,9 +16,8 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import docs_metrics
 
@@ -26,6 +25,7 @@ from prefopt.losses import loss_class, make_loss, names
 from prefopt.needs import NEEDS
 from prefopt.recipe_files import packaged, title
 
+ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "reference"
 RECIPES = packaged()
 
