@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 TEST := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help install quickstart test test-all test-ci test-distributed test-faults test-pairs-faults test-gpu check oracles mutations \
-	fuzz-rows bench bench-gpu wheel resolve clean
+	fuzz-rows bench bench-gpu docs docs-reference wheel resolve clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -76,11 +76,7 @@ bench-gpu: install ## the same on one GPU: a Llama of 1B with all weights, one o
 	$(BIN)/python scripts/bench_peers.py --device cuda --dtype bf16 --model 8b --lora-rank 16 --tokens 16384 --pairs 16 \
 		--json bench-8b.json
 
-wheel: install ## builds dist/*.whl and dist/*.tar.gz
-	$(BIN)/python -m build --no-isolation
-
-resolve: install ## what pip would install today beside constraints.txt, into newest.txt; for a weekly job
-	$(BIN)/python scripts/resolve_weekly.py --write newest.txt
+	fuzz-rows bench bench-gpu docs docs-reference wheel resolve clean
 
 clean: ## removes .venv and everything built; runs stay
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
