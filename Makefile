@@ -76,7 +76,18 @@ bench-gpu: install ## the same on one GPU: a Llama of 1B with all weights, one o
 	$(BIN)/python scripts/bench_peers.py --device cuda --dtype bf16 --model 8b --lora-rank 16 --tokens 16384 --pairs 16 \
 		--json bench-8b.json
 
-	fuzz-rows bench bench-gpu docs docs-reference wheel resolve clean
+docs: install ## builds the documentation into build/site; a warning is an error
+	$(BIN)/python scripts/docs_reference.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+
+docs-reference: install ## writes docs/reference anew, of docstrings and recipes
+	$(BIN)/python scripts/docs_reference.py
+
+wheel: install ## builds dist/*.whl and dist/*.tar.gz
+	$(BIN)/python -m build --no-isolation
+
+resolve: install ## what pip would install today beside constraints.txt, into newest.txt; for a weekly job
+	$(BIN)/python scripts/resolve_weekly.py --write newest.txt
 
 clean: ## removes .venv and everything built; runs stay
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
