@@ -5,7 +5,7 @@
 rso: SFT, a reward model, rejection-sampled pairs and tournaments, a policy by each loss. rrhf: four ways to make
 candidates, two iterations each. modpo: a front of weights, beside weighted-sum DPO and interpolated weights;
 modpo_length: harmlessness as people judged it against length, five weights by one multirun;
-modpo_three: three objectives that people rated. figure4: DPO and SimPO, reward against likelihood and length.
+modpo_three, modpo_qa: three objectives that people rated. figure4: DPO and SimPO, reward against likelihood and length.
 back_translation, iterative_dpo: rounds. What is there already in --out is not made again. Needs ../shared/data and
 ../shared/models for what runs on stories; the rest runs on the demo.
 """
@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean, stdev
 
-from loops import back_translation, figure4, iterative, modpo, modpo_length, modpo_three, rrhf, rso
+from loops import back_translation, figure4, iterative, modpo, modpo_length, modpo_qa, modpo_three, rrhf, rso
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +29,7 @@ LOOPS: dict[str, Callable[[Path, int], dict[str, dict[str, float]]]] = {
     "rrhf": rrhf.run,
     "modpo": modpo.run,
     "modpo_length": modpo_length.run,
+    "modpo_qa": modpo_qa.run,
     "modpo_three": modpo_three.run,
     "figure4": figure4.run,
     "back_translation": back_translation.run,
