@@ -292,7 +292,7 @@ def test_no_byte_of_a_run_folder_holds_the_secret(name: str, tmp_path: Path) -> 
         assert not found
         assert SECRET not in said
     else:
-        assert found == {"manifest.json", "left_out.jsonl"}
+        assert found == {"manifest.json", "left_out.jsonl", "model/README.md"}
     assert not holding(tmp_path / "run", HUB)
     assert HUB not in said
     assert "***" in (tmp_path / "run" / "manifest.json").read_text() or name != "PLANTED_TOKEN"

@@ -33,6 +33,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     return make_material(tmp_path_factory.mktemp("disk"))
 
 
+@pytest.mark.long
 def test_a_model_that_the_disk_does_not_take(material: Material, tmp_path: Path) -> None:
     run_dir, trigger = tmp_path / "run", tmp_path / "trigger"
     trigger.touch()

@@ -40,8 +40,8 @@ def left_out(numbers: dict[str, dict[str, int]]) -> Counter[str]:
             {"prompt", "chosen", "rejected", "score_chosen", "score_rejected"},
             ("jsonl", "parquet"),
         ),
-        ("keep_all", "rrhf", {"prompt", "responses", "scores"}, ("jsonl",)),
-        ("top_k", "sft", {"prompt", "completion"}, ("jsonl",)),
+        pytest.param("keep_all", "rrhf", {"prompt", "responses", "scores"}, ("jsonl",), marks=pytest.mark.long),
+        pytest.param("top_k", "sft", {"prompt", "completion"}, ("jsonl",), marks=pytest.mark.long),
     ],
 )
 def test_every_kind_of_row_is_trained_on(

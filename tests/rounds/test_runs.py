@@ -167,6 +167,7 @@ def test_a_signal_is_handed_on_the_step_saves_and_the_loop_goes_on(number: signa
     assert last_step(place.loop / "round-1/dpo") == 200
 
 
+@pytest.mark.long
 def test_a_step_that_fails_is_named_with_its_last_lines_and_is_tried_again(place: Place) -> None:
     row = {"prompt": "p", "chosen": "yes", "rejected": "yes"}
     good = (place.folder / "pairs.jsonl").read_text()

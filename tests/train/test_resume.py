@@ -49,7 +49,7 @@ def assert_bit_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> 
     "more",
     [
         ["loss=dpo"],
-        ["loss=orpo", "model.lora={r: 4, dropout: 0.2}"],
+        pytest.param(["loss=orpo", "model.lora={r: 4, dropout: 0.2}"], marks=LONG),  # KTO has adapters too
         pytest.param(["loss=tdpo"], marks=LONG),  # the live reference is the start, not the checkpoint
         pytest.param(["loss=kto", "train.batch_size=8", "model.lora={r: 4, dropout: 0.2}"], marks=pytest.mark.slow),
         pytest.param(["loss=reward_bt"], marks=LONG),
