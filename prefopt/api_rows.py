@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from prefopt.batch import Batch, CoupledLoss, Encoded, Loss, Responses, WholeStep
+from prefopt.batch import Batch, CoupledLoss, Loss, Responses, WholeStep
 from prefopt.data.encode import Encoder
+from prefopt.data.encoded_set import encoded_row
 from prefopt.data.fit import Limits
 from prefopt.data.formats import recognise
 from prefopt.data.needs import DATA_NEEDS, check_needs
@@ -106,7 +107,7 @@ def batch_of(
     chunk = Encoder(tokenizer, recognised, loss.needs & DATA_NEEDS, Pairing(), "append", limits).encode(numbered)
     for left_out in chunk.left_out:
         raise _unusable(f"{LABEL}:{left_out['row']}", left_out["reason"], left_out["detail"])
-    encoded = [_encoded(place, row) for place, row in enumerate(chunk.kept.to_pylist())]
+    encoded = [encoded_row(place, row) for place, row in enumerate(chunk.kept.to_pylist())]
     if reference is not None:
         tokens = [Tokens(e.id, e.prompt, tuple(e.responses), (None,) * len(e.responses)) for e in encoded]
         columns = reference.logps(tokens)
@@ -130,23 +131,6 @@ def _numbered(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     if not rows:
         raise UserError("there are no rows")
     return [Row(LABEL, number, dict(row)) for number, row in enumerate(rows, 1)]
-
-
-def _encoded(place: int, row: dict[str, Any]) -> Encoded:
-    pairs = row["pairs"]
-    return Encoded(
-        id=row["id"],
-        index=place,
-        prompt=row["prompt"],
-        responses=row["responses"],
-        pairs=list(zip(pairs[::2], pairs[1::2])),
-        best=row["best"],
-        labels=row["labels"],
-        scores=row["scores"],
-        margins=row["margins"],
-        target=row["target"],
-        given=row["given"],
-    )
 
 
 def _unusable(row: str, reason: str, detail: str) -> UserError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, overload
@@ -48,6 +48,24 @@ class Part:
         return numbers.response_lengths[np.repeat(firsts, counts) + within].astype(np.int64)
 
 
+def encoded_row(place: int, row: Mapping[str, Any]) -> Encoded:
+    """A row as it lies in an artefact. place: its index in the set."""
+    pairs = row["pairs"]
+    return Encoded(
+        id=row["id"],
+        index=place,
+        prompt=row["prompt"],
+        responses=row["responses"],
+        pairs=list(zip(pairs[::2], pairs[1::2])),
+        best=row["best"],
+        labels=row["labels"],
+        scores=row["scores"],
+        margins=row["margins"],
+        target=row["target"],
+        given=row["given"],
+    )
+
+
 class EncodedSet(Sequence[Encoded]):
     """Encoded rows under one name; rows of one source lie together.
 
@@ -75,21 +93,7 @@ class EncodedSet(Sequence[Encoded]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         place = range(len(self))[index]  # IndexError beyond the ends
-        row = self._row(place)
-        pairs = row["pairs"]
-        return Encoded(
-            id=row["id"],
-            index=place,
-            prompt=row["prompt"],
-            responses=row["responses"],
-            pairs=list(zip(pairs[::2], pairs[1::2])),
-            best=row["best"],
-            labels=row["labels"],
-            scores=row["scores"],
-            margins=row["margins"],
-            target=row["target"],
-            given=row["given"],
-        )
+        return encoded_row(place, self._row(place))
 
     def prompt_text(self, index: int) -> str:
         """The prompt as it was rendered, before any cut; what the model is given is `self[index].prompt`."""
