@@ -84,6 +84,18 @@ def test_a_broken_model_folder(harm: str, material: tuple[Path, Path, Path], tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_adapters_and_a_runs_folder_are_no_model_and_the_hint_says_which_is(
+    material: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    model, pairs, cache = material
+    for where, hint in (("lora", f"prefopt export {tmp_path}/lora out=FOLDER"), ("run/model", f"{tmp_path}/run/model?")):
+        (tmp_path / where).mkdir(parents=True)
+        (tmp_path / where / "adapter_config.json").write_text("{}")
+        words = overrides(model, pairs, tmp_path / "made", f"model.path={tmp_path / where.removesuffix('/model')}")
+        for command in ("train", "plan"):
+            refused([command, *words], cache, tmp_path / "made", 2, hint)
+
+
 def test_a_model_that_lacks_a_tensor_is_not_filled_up_at_random(
     material: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:

@@ -22,11 +22,22 @@ def model_folder(path: str, revision: str | None = None) -> Path:
     if not folder.is_dir():
         folder = _download(path, revision)
     if not (folder / "config.json").is_file():
-        raise UserError(f"model.path: {path} has no config.json", "give a folder saved by transformers, or a hub name")
+        raise no_whole_model(folder, path)
     if not (list(folder.glob("*.safetensors")) or list(folder.glob("pytorch_model*.bin"))):
         raise UserError(f"model.path: {path} has no weights (*.safetensors)", "copy the weights beside config.json")
     check_model_folder(folder, path)
     return folder
+
+
+def no_whole_model(folder: Path, path: str) -> UserError:
+    """What to say of a folder without config.json: what it holds instead, and what to do about it."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        said = f"model.path: {path} holds adapters and no whole model"
+        return UserError(said, f"merge them: prefopt export {path} out=FOLDER, and give that folder")
+    hint = "give a folder saved by transformers, or a hub name"
+    if any((folder / "model" / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
+        hint = f"did you mean {path.rstrip('/')}/model?"
+    return UserError(f"model.path: {path} has no config.json", hint)
 
 
 def _download(name: str, revision: str | None) -> Path:

@@ -94,5 +94,6 @@ def verify(folder: Path, probe: Path, settings: ModelSettings) -> float:
             break
     if result.returncode != 0:
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RunError(f"the saved model in {folder} is not the trained one: {last}", "do not use it; see the log")
+        print(result.stderr.rstrip(), file=sys.stderr)  # all of it: the folder may be gone when somebody wants to know
+        raise RunError(f"the saved model in {folder} is not the trained one: {last}", "do not use it")
     return json.loads(result.stdout.splitlines()[-1])["largest_difference"]

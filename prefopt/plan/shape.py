@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefopt.errors import UserError, did_you_mean
+from prefopt.model.files import no_whole_model
 from prefopt.model_check import local_folder
 from prefopt.plan.published import MODELS
 from prefopt.settings import ModelSettings
@@ -78,7 +79,7 @@ def find_config(path: str, revision: str | None = None) -> tuple[dict[str, Any],
     if folder is not None:
         file = folder / "config.json"
         if not file.is_file():
-            raise UserError(f"model.path: {path} has no config.json", "give a folder saved by transformers")
+            raise no_whole_model(folder, path)
         return _read(file), f"{file}"
     cached = _in_cache(path, revision)
     if cached is not None:
