@@ -88,7 +88,10 @@ def test_adapters_and_a_runs_folder_are_no_model_and_the_hint_says_which_is(
     material: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
     model, pairs, cache = material
-    for where, hint in (("lora", f"prefopt export {tmp_path}/lora out=FOLDER"), ("run/model", f"{tmp_path}/run/model?")):
+    for where, hint in (
+        ("lora", f"prefopt export {tmp_path}/lora out=FOLDER"),
+        ("run/model", f"{tmp_path}/run/model?"),
+    ):
         (tmp_path / where).mkdir(parents=True)
         (tmp_path / where / "adapter_config.json").write_text("{}")
         words = overrides(model, pairs, tmp_path / "made", f"model.path={tmp_path / where.removesuffix('/model')}")
