@@ -1,4 +1,4 @@
-"""Every command of README.md and docs/: a test runs it, or the page says that it was not run here, or which test does."""
+"""Every command of README.md and docs/: a test runs it, or the page says which test does or that it was not run here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN_BY = {
 COMMAND = r"(?:prefopt|python|make|pip|git|sbatch|docker|apptainer|accelerate) "
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 INDENTED = re.compile(rf"((?:^.+\n)+)\n((?:^    {COMMAND}.*\n(?:^ {{8}}.*\n)*)+)", re.M)
-"""A paragraph, and the commands that stand indented below it; a command may go on in lines that are indented further."""
+"""A paragraph, and the commands that stand indented below it; one may go on in lines that are indented further."""
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```console" in text_of(page)])
