@@ -99,5 +99,6 @@ def stand_in_words(recipe: str, place: Path) -> list[str]:
     if run.model.base != "plain":
         words.append("model.lora.base=plain")  # 4 bits need a GPU
     if any(margin.path for margin in run.data.margins):
-        words.append(f"data.margins=[{{kind: implicit, path: {model}, beta: 0.1}}]")
+        margin = f"{{kind: implicit, path: {model}, beta: 0.1}}"
+        words.append(f"data.margins=[{', '.join(margin for _ in run.data.margins)}]")
     return words
