@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ from prefopt.errors import UserError, did_you_mean
 from prefopt.evaluate.measure import EVERY_SETTING, ChecksSettings, Demanding, SharesWork
 from prefopt.evaluate.registry import make_measure, measure_class, typed_measure
 from prefopt.evaluate.settings import EvalSettings
-from prefopt.fill import SettingsError, from_mapping, known_keys
-from prefopt.masking import refuse_secret
-from prefopt.merge import check_choices, leaves, merge_files, origin_of, set_by, without_environment
-from prefopt.overrides import Choice, Delete, nearest, read_overrides
-from prefopt.recipe_files import EVAL_TREE, search_path
+from prefopt.fill import SettingsError, known_keys
+from prefopt.merge import set_by
+from prefopt.overrides import nearest
+from prefopt.recipe_files import EVAL_TREE
+from prefopt.stage_config import Composition, check_name, composition, identity_of, merge_words, typed_settings
 
 NOT_IDENTITY = ("name", "out", "run", "device", "num_processes", "tokens_per_batch")
 """Keys that do not decide the figures but for rounding. The run lies around the folder, or its model decides."""
@@ -25,17 +24,7 @@ MODELS = ("model", "reference", "reward")
 """Settings that name models: one that the measure does not look at is refused, since it would have no effect."""
 
 
-@dataclass(frozen=True)
-class EvalComposition:
-    """Composed settings. origins: final dotted key to who set it. notes: lines for stderr."""
-
-    settings: EvalSettings
-    origins: dict[str, str]
-    notes: tuple[str, ...]
-
-    def sources(self) -> list[tuple[str, Any, str]]:
-        """Each final key, its value, and where it came from."""
-        return [(key, value, self.origins[key]) for key, value in leaves(asdict(self.settings))]
+EvalComposition = Composition[EvalSettings]
 
 
 def compose_eval(overrides: list[str], config_dir: Path | None = None) -> EvalComposition:
@@ -43,27 +32,8 @@ def compose_eval(overrides: list[str], config_dir: Path | None = None) -> EvalCo
 
     Raises: UserError for anything that cannot be composed, or would have no effect; the message names the key.
     """
-    folders = search_path(config_dir, EVAL_TREE)
-    for text in overrides:
-        refuse_secret(text.partition("=")[0], text)
-    parsed = read_overrides(overrides, EVAL_TREE)
-    chosen = {o.group: o.name for o in parsed if isinstance(o, Choice)}
-    check_choices(chosen, folders)
-    with without_environment():
-        merged = merge_files(chosen, folders, EVAL_TREE)
-        for override in parsed:
-            if isinstance(override, Delete):
-                raise UserError(f"{override.text}: nothing can be deleted here", "set another value")
-            if not isinstance(override, Choice):
-                _check_key(override.key, str(merged.config["measure"]["name"]))
-                merged.apply(override)
-        plain = merged.resolved()
-    try:
-        settings = from_mapping(EvalSettings, plain)
-        settings = replace(settings, measure=typed_measure(settings.measure))
-        check_eval(settings)
-    except SettingsError as error:
-        raise UserError(f"{error.message} ({origin_of(error.key, merged.origins)})", error.hint) from None
+    merged, plain = merge_words(overrides, config_dir, EVAL_TREE, _check_key)
+    settings = typed_settings(EvalSettings, plain, merged, _finished)
     derived = {}
     if set_by("name", merged.origins) == "eval.yaml":
         settings = replace(settings, name=settings.measure["name"])
@@ -72,10 +42,13 @@ def compose_eval(overrides: list[str], config_dir: Path | None = None) -> EvalCo
         place = Path(settings.run) / "eval" if settings.run else Path("eval")
         settings = replace(settings, out=str(place / f"{settings.name}-{identity(settings)}"))
         derived["out"] = "name and identity"
-    for key, value in leaves(asdict(settings)):
-        refuse_secret(f"{key} ({set_by(key, merged.origins)})", value)
-    origins = {key: derived.get(key) or set_by(key, merged.origins) for key, _ in leaves(asdict(settings))}
-    return EvalComposition(settings, origins, tuple(merged.notes))
+    return composition(settings, merged, derived)
+
+
+def _finished(settings: EvalSettings) -> EvalSettings:
+    settings = replace(settings, measure=typed_measure(settings.measure))
+    check_eval(settings)
+    return settings
 
 
 def deciding(settings: EvalSettings) -> dict[str, Any]:
@@ -85,8 +58,7 @@ def deciding(settings: EvalSettings) -> dict[str, Any]:
 
 def identity(settings: EvalSettings) -> str:
     """Ten hex digits of the sha256 of every setting that decides the figures."""
-    text = json.dumps(deciding(settings), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return identity_of(deciding(settings))
 
 
 def check_eval(settings: EvalSettings) -> None:
@@ -94,8 +66,7 @@ def check_eval(settings: EvalSettings) -> None:
 
     Raises: SettingsError for a value; UserError naming the key that has none.
     """
-    if "/" in settings.name or settings.name in ("", ".", ".."):
-        raise SettingsError("name", f"{settings.name!r} is no name but a path", "another place: out=FOLDER")
+    check_name(settings.name)
     for key in ("tokens_per_batch", "resamples"):
         if getattr(settings, key) < 1:
             raise SettingsError(key, f"must be 1 or more, not {getattr(settings, key)}")
@@ -135,11 +106,12 @@ def check_eval(settings: EvalSettings) -> None:
         )
 
 
-def _check_key(key: str, name: str) -> None:
-    """Refuse a key that neither the schema nor the measure has. name: of the measure.
+def _check_key(key: str, config: Mapping[str, Any]) -> None:
+    """Refuse a key that neither the schema nor the chosen measure has.
 
     Raises: UserError with the nearest ones.
     """
+    name = str(config["measure"]["name"])
     of_measure = {f.name for f in fields(measure_class(name))}
     group, _, rest = key.partition(".")
     if group == "measure" and rest:

@@ -219,7 +219,9 @@ def _leave_out(
     """Drop what a recipe says about groups for which the command line chose another file."""
     for group in sorted(replaced & {str(key) for key in config}):
         names = ", ".join(f"{group}.{key}" for key in config[group])
-        notes.append(f"{group}={final[group]} is taken whole: {names} of {file} is left out")
+        notes.append(
+            f"{group}={final[group]} is taken whole: {names} of {file} {'are' if ',' in names else 'is'} left out"
+        )
         del config[group]
 
 

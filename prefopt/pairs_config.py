@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from prefopt.errors import UserError, did_you_mean
-from prefopt.fill import SettingsError, from_mapping, known_keys
-from prefopt.masking import refuse_secret
-from prefopt.merge import check_choices, leaves, merge_files, origin_of, set_by, without_environment
-from prefopt.overrides import Choice, Delete, nearest, read_overrides
+from prefopt.fill import SettingsError, known_keys
+from prefopt.merge import set_by
+from prefopt.overrides import nearest
 from prefopt.pairs.registry import KINDS, make_stage, stage_class, typed
 from prefopt.pairs.settings import PairsSettings
-from prefopt.recipe_files import PAIRS_TREE, search_path
+from prefopt.recipe_files import PAIRS_TREE
+from prefopt.stage_config import Composition, check_name, composition, identity_of, merge_words, typed_settings
 
 NOT_IDENTITY = ("name", "out", "device", "shard", "num_processes", "tokens_per_batch")
 """Keys that do not decide what comes out but for rounding: they may differ when the same command goes on."""
@@ -24,17 +23,7 @@ MODELS = ("policy", "reward", "reference")
 """Settings that name models; a stage that uses one must be given it."""
 
 
-@dataclass(frozen=True)
-class PairsComposition:
-    """Composed settings. origins: final dotted key to who set it. notes: lines for stderr."""
-
-    settings: PairsSettings
-    origins: dict[str, str]
-    notes: tuple[str, ...]
-
-    def sources(self) -> list[tuple[str, Any, str]]:
-        """Each final key, its value, and where it came from."""
-        return [(key, value, self.origins[key]) for key, value in leaves(asdict(self.settings))]
+PairsComposition = Composition[PairsSettings]
 
 
 def compose_pairs(overrides: list[str], config_dir: Path | None = None) -> PairsComposition:
@@ -42,29 +31,8 @@ def compose_pairs(overrides: list[str], config_dir: Path | None = None) -> Pairs
 
     Raises: UserError for anything that cannot be composed, or would have no effect; the message names the key.
     """
-    folders = search_path(config_dir, PAIRS_TREE)
-    for text in overrides:
-        refuse_secret(text.partition("=")[0], text)
-    parsed = read_overrides(overrides, PAIRS_TREE)
-    chosen = {o.group: o.name for o in parsed if isinstance(o, Choice)}
-    check_choices(chosen, folders)
-    with without_environment():
-        merged = merge_files(chosen, folders, PAIRS_TREE)
-        for override in parsed:
-            if isinstance(override, Delete):
-                raise UserError(f"{override.text}: nothing can be deleted here", "set another value")
-            if not isinstance(override, Choice):
-                _check_key(override.key, {k: str(merged.config[k]["name"]) for k in KINDS})
-                merged.apply(override)
-        plain = merged.resolved()
-    try:
-        settings = from_mapping(PairsSettings, plain)
-        generate, score, select = (typed(kind, getattr(settings, kind)) for kind in KINDS)
-        margins = [typed("score", margin, f"margins.{n}") for n, margin in enumerate(settings.margins)]
-        settings = replace(settings, generate=generate, score=score, select=select, margins=margins)
-        check_pairs(settings)
-    except SettingsError as error:
-        raise UserError(f"{error.message} ({origin_of(error.key, merged.origins)})", error.hint) from None
+    merged, plain = merge_words(overrides, config_dir, PAIRS_TREE, _check_key)
+    settings = typed_settings(PairsSettings, plain, merged, _finished)
     recipe, derived = merged.choices["recipe"], {}
     if recipe and set_by("name", merged.origins) == "pairs.yaml":
         settings = replace(settings, name=recipe.split("/")[-1])
@@ -72,10 +40,15 @@ def compose_pairs(overrides: list[str], config_dir: Path | None = None) -> Pairs
     if not settings.out:
         settings = replace(settings, out=f"pairs/{settings.name}-{identity(settings)}")
         derived["out"] = "name and identity"
-    for key, value in leaves(asdict(settings)):
-        refuse_secret(f"{key} ({set_by(key, merged.origins)})", value)
-    origins = {key: derived.get(key) or set_by(key, merged.origins) for key, _ in leaves(asdict(settings))}
-    return PairsComposition(settings, origins, tuple(merged.notes))
+    return composition(settings, merged, derived)
+
+
+def _finished(settings: PairsSettings) -> PairsSettings:
+    generate, score, select = (typed(kind, getattr(settings, kind)) for kind in KINDS)
+    margins = [typed("score", margin, f"margins.{n}") for n, margin in enumerate(settings.margins)]
+    settings = replace(settings, generate=generate, score=score, select=select, margins=margins)
+    check_pairs(settings)
+    return settings
 
 
 def deciding(settings: PairsSettings) -> dict[str, Any]:
@@ -85,8 +58,7 @@ def deciding(settings: PairsSettings) -> dict[str, Any]:
 
 def identity(settings: PairsSettings) -> str:
     """Ten hex digits of the sha256 of every setting that decides what comes out."""
-    text = json.dumps(deciding(settings), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return identity_of(deciding(settings))
 
 
 def check_pairs(settings: PairsSettings) -> None:
@@ -94,8 +66,7 @@ def check_pairs(settings: PairsSettings) -> None:
 
     Raises: SettingsError for a value; UserError naming the key that has none.
     """
-    if "/" in settings.name or settings.name in ("", ".", ".."):
-        raise SettingsError("name", f"{settings.name!r} is no name but a path", "another place: out=FOLDER")
+    check_name(settings.name)
     _check_policy(settings.policy)
     if not settings.prompts:
         raise UserError("prompts: no file is given", "prompts=FILE: rows with a prompt, as prefopt train reads them")
@@ -134,11 +105,12 @@ def _check_policy(policy: Any) -> None:
         raise SettingsError("policy", f"{policy!r} names a model twice", "generate.n=N asks one model for more answers")
 
 
-def _check_key(key: str, stages: dict[str, str]) -> None:
+def _check_key(key: str, config: Mapping[str, Any]) -> None:
     """Refuse a key that neither the schema nor the chosen stages have.
 
     Raises: UserError with the nearest ones.
     """
+    stages = {kind: str(config[kind]["name"]) for kind in KINDS}
     kind, _, rest = key.partition(".")
     if kind in KINDS and rest:
         if rest == "name":

@@ -63,6 +63,7 @@ FLOORS = {
     "prefopt.start_ranks": 5,
     "prefopt.accelerate_launch": 5,
     "prefopt.workers": 5,
+    "prefopt.stage_config": 5,
     "prefopt.pairs_config": 6,
     "prefopt.pairs_workers": 6,
     "prefopt.make_pairs": 7,

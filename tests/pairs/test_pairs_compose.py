@@ -119,7 +119,7 @@ def test_the_command_line_wins_over_the_recipe_and_says_so(tmp_path: Path) -> No
 def test_a_stage_that_the_command_line_chooses_leaves_out_what_the_recipe_said_of_the_other() -> None:
     composed = compose_pairs([PROMPTS, "recipe=rso", "generate=given", "reward=r"])
     assert composed.settings.generate == {"name": "given"}
-    left_out = "generate.n, generate.temperature, generate.top_k of recipe/rso.yaml is left out"
+    left_out = "generate.n, generate.temperature, generate.top_k of recipe/rso.yaml are left out"
     assert composed.notes == (f"generate=given is taken whole: {left_out}",)
 
 
