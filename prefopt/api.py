@@ -275,8 +275,9 @@ def loss_value(loss: Loss, batch: Batch, responses: Responses) -> Tensor:
     batch: whose units are counted. responses: of the batch, by `respond`, or your own forward with gradients.
     """
     from prefopt.api_rows import whole_step
+    from prefopt.losses.terms import terms
 
-    return loss(whole_step(loss, responses)).total(batch.counts())
+    return terms(loss, whole_step(loss, responses)).total(batch.counts())
 
 
 def _numbers(found: Sequence[Sequence[float | None]]) -> list[list[float]]:

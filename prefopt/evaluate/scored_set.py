@@ -14,6 +14,7 @@ from torch import Tensor
 from prefopt.batch import CoupledLoss, Loss, Responses, WholeStep
 from prefopt.data.dataset import EncodedSet
 from prefopt.evaluate.row_scores import BY_TOKEN
+from prefopt.losses.terms import terms
 
 
 class Term(NamedTuple):
@@ -81,13 +82,13 @@ class ScoredSet:
         with torch.no_grad():
             if "step" in loss.needs:
                 every = _coupled(cast(CoupledLoss, loss), every)
-            outputs = [loss(responses) for responses in every]
-        terms = {}
+            outputs = [terms(loss, responses) for responses in every]
+        found = {}
         for number, component in enumerate(outputs[0].components):
             values = [output.components[number].values for output in outputs]
             sums = np.array([float(v.double().sum()) for v in values])
-            terms[component.name] = Term(component.weight, sums, np.array([float(len(v)) for v in values]))
-        return Judgement(torch.cat([output.rewards.double() for output in outputs]).numpy(), terms)
+            found[component.name] = Term(component.weight, sums, np.array([float(len(v)) for v in values]))
+        return Judgement(torch.cat([output.rewards.double() for output in outputs]).numpy(), found)
 
     def _responses(self) -> Iterator[Responses]:
         """Each row by itself as a loss takes it."""

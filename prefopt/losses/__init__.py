@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
 from prefopt.batch import Loss
 from prefopt.errors import UserError, did_you_mean
+from prefopt.needs import NEEDS
 
-_NOT_METHODS = {"numerics"}
+_NOT_METHODS = {"numerics", "terms"}
 
 
 def names() -> list[str]:
@@ -30,10 +32,18 @@ def loss_class(name: str) -> type:
     Raises: UserError where there is no such method.
     """
     if name not in names():
-        raise UserError(f"loss: there is no method {name!r}", did_you_mean(name, names()))
+        raise UserError(f"loss: there is no method {name!r}", _in_another_clone(name) or did_you_mean(name, names()))
     module = import_module(f"{__name__}.{name}")
     (class_name,) = module.__all__
     return getattr(module, class_name)
+
+
+def _in_another_clone(name: str) -> str:
+    """A hint where the working directory has the method's file and is not the prefopt that runs; else ""."""
+    file = Path("prefopt", "losses", f"{name}.py")
+    if not name.isidentifier() or not file.is_file():
+        return ""
+    return f"{file} is not of the prefopt that runs ({Path(__path__[0]).parent}): pip install -e . in that clone"
 
 
 def default_settings(name: str) -> dict[str, Any]:
@@ -65,6 +75,9 @@ def make_loss(settings: Mapping[str, Any]) -> Loss:
         if key not in known:
             raise UserError(f"loss.{key}: {name} has no such setting", did_you_mean(key, known))
     try:
-        return cls(**values)
+        loss: Loss = cls(**values)
     except ValueError as error:
         raise UserError(f"loss={name}: {error}") from None
+    for need in sorted(loss.needs - NEEDS.keys()):
+        raise UserError(f"loss={name}: its `needs` name {need!r}, which there is not", did_you_mean(need, NEEDS))
+    return loss

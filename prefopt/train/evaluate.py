@@ -8,12 +8,13 @@ from itertools import count
 import torch
 
 from prefopt.batch import Loss, MicroBatch
+from prefopt.losses.terms import terms
 from prefopt.model.forward import respond
 from prefopt.train.attempt import Attempt
 from prefopt.train.couple import observe
 from prefopt.train.engine import Engine
 from prefopt.train.metrics import Tally, means, tally_batch
-from prefopt.train.nonfinite import Findings, NonFiniteError
+from prefopt.train.nonfinite import Findings
 from prefopt.train.rows import Rows
 from prefopt.train.signals import StopFlag
 
@@ -60,7 +61,7 @@ def _evaluate(
         for number, micro_batch in enumerate(everything(rows)):
             batch = micro_batch.batch.to(engine.device)
             responses = coupling.inform(respond(engine, batch, loss.needs), number)
-            output = loss(responses)
+            output = terms(loss, responses)
             tally_batch(tally, responses, output, micro_batch.real)
             if micro_batch.real:
                 findings.look(batch, responses, output)
@@ -68,7 +69,7 @@ def _evaluate(
     tally.add("_nonfinite", findings.count, 0)
     totals = tally.reduce(engine.all_reduce, engine.device)
     if totals.pop("_nonfinite")[0]:
-        raise NonFiniteError(f"evaluation of {rows.name}", findings.named(engine.gather))
+        raise findings.error(f"evaluation of {rows.name}", engine.gather)
     found = means(totals, weights)
     return found if coupling.kl is None else {**found, "kl": coupling.kl.item()}
 

@@ -13,6 +13,7 @@ import torch
 from prefopt.batch import CoupledLoss, Loss
 from prefopt.data.plan import Plan, cut
 from prefopt.errors import RunError
+from prefopt.losses.terms import terms
 from prefopt.model.forward import respond
 from prefopt.train.couple import Coupling
 from prefopt.train.engine import Engine
@@ -169,7 +170,7 @@ def _forward_backward(engine: Engine, loss: Loss, rows: Rows, places: list[int])
         kl = torch.zeros((), dtype=torch.float64, device=engine.device) if "kl" in loss.needs else None
         observed = cast(CoupledLoss, loss).observe(responses).detach() if "step" in loss.needs else None
         spans = [] if observed is None else [slice(0, len(observed))]
-        output = loss(Coupling(kl, observed, spans).inform(responses, 0))
+        output = terms(loss, Coupling(kl, observed, spans).inform(responses, 0))
         backward(output.total(batch.counts()))
 
 

@@ -24,7 +24,7 @@ class NonFiniteError(RunError):
 
     where: the step or the evaluation. tensors: what they were in, each with the ids of its data rows. rows: all of
     these. step: the number of a training step, from 1; None in an evaluation. seen: what else was measured of a step,
-    as `train_step` gives it.
+    as `train_step` gives it. looked_at: how many rows there were; where all are bad, the message says so.
     """
 
     def __init__(
@@ -34,13 +34,16 @@ class NonFiniteError(RunError):
         said: str = "",
         step: int | None = None,
         seen: dict[str, Any] | None = None,
+        looked_at: int = 0,
     ) -> None:
-        hint = "nothing of it was saved; nonfinite.json in the run folder lists the rows"
-        super().__init__(f"{where}: {said or _sentence(tensors)}", hint)
-        self.where = where
-        self.step = step
         self.tensors = {tensor: list(rows) for tensor, rows in tensors.items()}
         self.rows = sorted(set().union(*self.tensors.values()))
+        said = said or _sentence(tensors)
+        if 1 < looked_at == len(self.rows):
+            said += f". These are all of the {looked_at} rows: the model, the method or a setting is wrong"
+        super().__init__(f"{where}: {said}", "nothing of it was saved; nonfinite.json in the run folder lists the rows")
+        self.where = where
+        self.step = step
         self.seen = seen or {}
 
 
@@ -63,6 +66,18 @@ class Findings:
         self._seen.append((ids, bad))
         for rows in bad.values():
             self.count = self.count + rows.sum()
+
+    def error(
+        self,
+        where: str,
+        gather: Callable[[Any], list[Any]],
+        step: int | None = None,
+        seen: dict[str, Any] | None = None,
+    ) -> NonFiniteError:
+        """What to raise; every rank must call. The arguments are those of NonFiniteError."""
+        mine = [row for ids, _ in self._seen for row in ids]
+        looked_at = len({row for ids in gather(mine) for row in ids})
+        return NonFiniteError(where, self.named(gather), step=step, seen=seen, looked_at=looked_at)
 
     def named(self, gather: Callable[[Any], list[Any]]) -> dict[str, list[str]]:
         """The tensors with their rows, over all ranks; every rank must call."""

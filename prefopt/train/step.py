@@ -9,6 +9,7 @@ import torch
 
 from prefopt.batch import Loss, MicroBatch, Unit
 from prefopt.errors import RunError
+from prefopt.losses.terms import check_counted, terms
 from prefopt.model.forward import respond
 from prefopt.train.attempt import Attempt
 from prefopt.train.couple import observe
@@ -60,7 +61,8 @@ def train_step(
         batch = micro_batch.batch.to(engine.device)
         with engine.micro_batch(last=is_last) as backward:
             responses = coupling.inform(respond(engine, batch, loss.needs), number)
-            output = loss(responses)
+            output = terms(loss, responses)
+            check_counted(loss, output, counts)
             attempt.is_shared = is_last and engine.world_size > 1
             # Engines average gradients over ranks; the total is already divided by the count over all of them.
             backward(output.total(counts) * (engine.world_size if micro_batch.real else 0))
@@ -94,7 +96,7 @@ def train_step(
         metrics["kl"] = coupling.kl.item()
     seen = {**metrics, "stop": stop_asked, "tokens": tokens, "units": counts}
     if is_bad:
-        raise NonFiniteError(f"step {step + 1}", findings.named(engine.gather), step=step + 1, seen=seen)
+        raise findings.error(f"step {step + 1}", engine.gather, step + 1, seen)
     norm = _update(engine, step)
     if not isfinite(norm):
         raise _of_gradient(engine, micro_batches, step, norm, seen)
@@ -107,7 +109,10 @@ def _of_gradient(
     """A gradient belongs to all rows of a step: the error names them; every rank must call."""
     mine = [row for m in micro_batches if m.real for row in m.batch.ids]
     rows = sorted({row for ids in engine.gather(mine) for row in ids})
-    said = f"the gradient is not finite (its norm is {norm}), of a step of {len(rows)} rows: {short_list(rows)}"
+    said = (
+        f"the gradient is not finite (its norm is {norm}); it is that of a whole step of {len(rows)} rows"
+        f" ({short_list(rows)}), none of which is singled out: a learning rate that is too high does this too"
+    )
     return NonFiniteError(f"step {step + 1}", {"gradient": rows}, said, step + 1, seen)
 
 

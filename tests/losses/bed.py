@@ -11,6 +11,7 @@ import torch
 
 from prefopt.batch import CoupledLoss, Responses, Unit, WholeStep
 from prefopt.losses import make_loss
+from prefopt.losses.terms import terms
 
 VARIANTS: list[dict[str, Any]] = [
     {"name": "ulma", "positive": "beta_logloss"},
@@ -159,7 +160,7 @@ def counts(r: Responses) -> dict[Unit, int]:
 
 def total(settings: dict, r: Responses) -> torch.Tensor:
     """The loss of responses that are the whole step."""
-    return make_loss(settings)(coupled(settings, r)).total(counts(r))
+    return terms(make_loss(settings), coupled(settings, r)).total(counts(r))
 
 
 def value(settings: dict, r: Responses) -> float:
