@@ -125,7 +125,7 @@ def _lead(
         for line in said:
             console.print(line, **PLAIN)
         word = "goes on" if state is State.RESUMED else "starts"
-        console.print(f"{run.name} {word} in {folder} on {_where(world)}", **PLAIN)
+        console.print(f"{run.name} {word} in {folder} on {_where(world)}: loss={run.loss['name']}", **PLAIN)
         (folder / EXIT).unlink(missing_ok=True)
         rank_logs.clear(folder)
         port = free_port()

@@ -152,6 +152,8 @@ class Trainer:
             self.display.steps(progress.step, num_steps)
             self._end_if_collapsed(progress.collapse)
             loader = opened.enter_context(Loader(self.plan, self.rows, self.engine))
+            if not any(self.rates):
+                self.display.say("nothing will be learned: all steps are warm-up from a rate of 0 (optim.warmup_ratio)")
             if progress.step == 0:
                 check_start(self.engine, self.loss, loader, self.budget, self.display.say)
                 self._look_first()

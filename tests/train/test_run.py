@@ -165,6 +165,13 @@ def test_a_run_repeats_from_its_folder_alone(material: tuple[Path, Path, Path], 
 
 
 @pytest.mark.slow
+def test_a_run_of_warm_up_alone_says_that_it_learns_nothing(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    out = run(material, tmp_path / "run", "train.max_steps=1", "optim.warmup_ratio=0.1")
+    assert "nothing will be learned" in out
+    assert [line["lr"] for line in metrics(tmp_path / "run") if "lr" in line] == [0]
+
+
+@pytest.mark.slow
 def test_a_terminal_sees_a_bar(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
     model, pairs, cache = material
     words = ["train", *overrides(model, pairs, tmp_path / "run", "train.max_steps=6")]
