@@ -17,6 +17,9 @@ from prefopt.settings import DeepSpeedSettings, LoraSettings, RunSettings
 COMFORT = 0.9
 """Share of a device's memory up to which a run is said to fit: fragments and what nobody foresaw take the rest."""
 
+MORE_GPUS = (4, 8)
+"""As many as machines have, and as the papers had."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -60,7 +63,11 @@ def _advice(
         yield f"all that change no number, together: {_outcome(together, shape, place, work, memory)}"
     if run.model.lora is None and num_merged:
         adapted = replace(together, model=replace(together.model, lora=LoraSettings()))
-        yield f"and adapters: {_outcome(adapted, shape, place, work, memory)}"
+        yield f"all that and model.lora={{r: 16}}: {_outcome(adapted, shape, place, work, memory)}"
+    for per_node in () if place.is_cpu or place.num_nodes > 1 else MORE_GPUS:
+        if per_node > place.per_node and sharding_of(run, per_node).splits_weights:
+            wider = replace(place, per_node=per_node)
+            yield f"launch.gpus_per_node={per_node}: {_outcome(run, shape, wider, work, memory)}"
     if sharding.splits_weights:
         yield "more nodes or GPUs: weights, gradients and states are divided among them"
 

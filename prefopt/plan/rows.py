@@ -149,11 +149,11 @@ def _assumed_sets(run: RunSettings, needs: frozenset[str], given: Given) -> Sets
     if rows is None:
         counts = [_published_rows(source) for source in run.data.train]
         if None in counts:
-            raise _unknown(run.data.train[counts.index(None)].path, "--rows N")
+            raise _unknown(run, run.data.train[counts.index(None)].path, "--rows N")
         rows = round(sum(n * source.weight for n, source in zip(counts, run.data.train) if n is not None))
     first = next((k for k in known if k is not None), None)
     if first is None and (given.prompt is None or given.response is None):
-        raise _unknown(run.data.train[0].path, "--rows N --prompt-tokens P --response-tokens R")
+        raise _unknown(run, run.data.train[0].path, "--rows N --prompt-tokens P --response-tokens R")
     prompt, response = (
         own if own is not None else published
         for own, published in zip(given[1:], (0, 0) if first is None else (first.prompt, first.response))
@@ -191,5 +191,7 @@ def _published_rows(source: SourceSettings) -> int | None:
     return count if count is None or source.limit is None else min(count, source.limit)
 
 
-def _unknown(path: str, options: str) -> UserError:
-    return UserError(f"nothing is known of the rows of {path}: it does not lie on this machine", f"say it: {options}")
+def _unknown(run: RunSettings, path: str, options: str) -> UserError:
+    model = run.model.tokenizer or run.model.path
+    why = f"no tokenizer of {model} is here to count with" if _is_here(path) else "it does not lie on this machine"
+    return UserError(f"nothing is known of the rows of {path}: {why}", f"say it: {options}")

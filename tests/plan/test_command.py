@@ -140,11 +140,32 @@ def test_what_does_not_fit_is_told_what_would_help(capsys: pytest.CaptureFixture
     advice = dict(line.split(": ", 1) for line in verdict["advice"] if line.count(": ") == 1)
     assert advice["deepspeed=zero3"].endswith(("fits", "tight", "does not fit"))
     assert advice["all that change no number, together"].endswith(", fits")
-    assert advice["and adapters"].endswith(", fits")
+    (adapted,) = [line for line in verdict["advice"] if line.startswith("all that and model.lora={r: 16}: ")]
+    assert adapted.endswith(", fits")
     changed = planned(capsys, *words, "--gpu", "l40s", "deepspeed=zero3", "model.checkpoint_every=1")
     assert changed["verdict"]["word"] == "fits"
     assert main(["plan", *words, "--gpu", "l40s"]) == 0
     assert "does not fit" in capsys.readouterr().out
+
+
+def test_a_recipe_for_four_gpus_that_one_cannot_hold_is_said_to_fit_four(capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = planned(capsys, "recipe=simpo_llama3_instruct")["verdict"]
+    assert verdict["word"] == "does not fit"
+    (four,) = [line for line in verdict["advice"] if line.startswith("launch.gpus_per_node=4: ")]
+    assert four.endswith(" GiB, fits")
+    needed = planned(capsys, "recipe=simpo_llama3_instruct", "launch.gpus_per_node=4")["verdict"]["needed"] / 2**30
+    assert float(four.split()[1]) == pytest.approx(needed, abs=1)
+
+
+def test_rows_that_cannot_be_counted_for_want_of_a_tokenizer_are_not_said_to_be_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    assert main(["plan", "recipe=simpo_llama3_instruct", f"data.train=[{{path: {rows}}}]", "data.eval={}"]) == 2
+    said = capsys.readouterr().err
+    assert "no tokenizer of meta-llama/Meta-Llama-3-8B-Instruct is here" in said
+    assert "--rows N" in said
 
 
 def test_rows_of_this_machine_are_cut_as_the_run_cuts_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
