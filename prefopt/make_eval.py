@@ -29,7 +29,9 @@ from prefopt.evaluate.trained import open_trained
 from prefopt.lock import locked
 from prefopt.manifest import start_record
 from prefopt.model.files import fingerprint_of, model_folder
+from prefopt.pairs.called import called
 from prefopt.run_folder import LOCK, read_json
+from prefopt.stage_config import differing
 from prefopt.workers import Workers, devices_of, stoppable
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def _make(settings: EvalSettings, words: list[str], console: Console, dry_run: b
     about = {
         # A model is what its content is, wherever it lies.
         "settings": {key: value for key, value in deciding(settings).items() if key not in named},
-        "models": {key: fingerprint_of(where) for key, where in named.items() if where},
+        "models": {key: _fingerprint(key, where) for key, where in named.items() if where},
         "files": _digests(measure.files) if isinstance(measure, ReadsFiles) else {},
     }
     if _is_done(path, about):
@@ -123,6 +125,12 @@ def _resolved(settings: EvalSettings, uses: frozenset[str]) -> tuple[EvalSetting
     return settings, trained.model if "model" in uses else ""
 
 
+def _fingerprint(key: str, where: str) -> str:
+    """The sha256 of a model. key: the setting that names it, for messages."""
+    with called(key):
+        return fingerprint_of(where)
+
+
 def _digests(files: Mapping[str, str]) -> dict[str, str]:
     """The sha256 of each file, or of all files of a folder. What is neither is the measure's to speak of."""
     found = {}
@@ -158,16 +166,10 @@ def _is_done(path: Path, about: Mapping[str, Any]) -> bool:
         raise UserError(
             f"{path} is no folder of prefopt eval: its {MANIFEST} is another's", "another place: out=FOLDER"
         )
-    differ = [
-        f"{key}.{name}: {found[key].get(name)} -> {about[key].get(name)}"
-        for key in about
-        for name in sorted(found[key].keys() | about[key].keys())
-        if found[key].get(name) != about[key].get(name)
-    ]
-    if differ:
+    if lines := differing({key: found[key] for key in about}, about):
         raise UserError(
             f"{path} holds another evaluation; it is left as it is. What differs (there -> here):\n  "
-            + "\n  ".join(differ),
+            + "\n  ".join(lines),
             "another place: out=FOLDER",
         )
     return (path / FIGURES).exists()
