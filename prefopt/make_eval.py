@@ -22,7 +22,7 @@ from prefopt.durable import clear_drafts
 from prefopt.errors import UserError
 from prefopt.eval_config import EvalComposition, deciding
 from prefopt.evaluate.folder import FIGURES, MANIFEST, SETTINGS, read_figures
-from prefopt.evaluate.measure import ReadsFiles, SharesWork
+from prefopt.evaluate.measure import HasUnits, ReadsFiles, SharesWork, unit_of
 from prefopt.evaluate.registry import make_measure
 from prefopt.evaluate.settings import EvalSettings
 from prefopt.evaluate.trained import open_trained
@@ -54,7 +54,7 @@ def make_eval(
     with stoppable():
         code = _make(composition.settings, words, console, dry_run)
         if code == 0 and not dry_run:
-            _show(Path(composition.settings.out), console, as_json)
+            _show(composition.settings, console, as_json)
         return code
 
 
@@ -194,11 +194,13 @@ def _measure(path: Path, settings: EvalSettings, model: str, is_shared: bool) ->
     return 0
 
 
-def _show(path: Path, console: Console, as_json: bool) -> None:
+def _show(settings: EvalSettings, console: Console, as_json: bool) -> None:
     """The figures on stdout: a table, or as they are kept."""
     from rich.markup import escape
     from rich.table import Table
 
+    path, measure = Path(settings.out), make_measure(settings.measure)
+    units = measure.units if isinstance(measure, HasUnits) else {}
     if as_json:
         print((path / FIGURES).read_text(encoding="utf-8"), end="")
         return
@@ -207,17 +209,20 @@ def _show(path: Path, console: Console, as_json: bool) -> None:
     table.add_column("figure", overflow="fold")
     for column in ("value", "95 % interval", "count"):
         table.add_column(column, justify="right")
+    if units:
+        table.add_column("unit")
     group = ""
     for name, figure in found["figures"].items():
         first, _, rest = name.partition("/")
         if rest and first != group:  # a heading takes the set's name out of every line: they are long
             group = first
             table.add_section()
-            table.add_row(f"[bold]{escape(first)}[/bold]", "", "", "")
+            table.add_row(f"[bold]{escape(first)}[/bold]")
         low, high = figure["low"], figure["high"]
         interval = "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
         shown = f"  {rest}" if rest else name
-        table.add_row(escape(shown), f"{figure['value']:.4g}", interval, str(figure["count"]))
+        unit = [unit_of(name, units)] if units else []
+        table.add_row(escape(shown), f"{figure['value']:.4g}", interval, str(figure["count"]), *unit)
     print_table(console, table)
     for reason, count in found["left_out"].items():
         console.print(f"left out: {count} {reason}", **PLAIN)

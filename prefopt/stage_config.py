@@ -14,6 +14,7 @@ from prefopt.fill import SettingsError, from_mapping
 from prefopt.manifest import differences
 from prefopt.masking import refuse_secret
 from prefopt.merge import Merged, check_choices, leaves, merge_files, origin_of, set_by, without_environment
+from prefopt.model.trust import ADAPTER_CONFIG
 from prefopt.overrides import Choice, Delete, read_overrides
 from prefopt.recipe_files import Tree, search_path
 
@@ -37,17 +38,24 @@ class Composition(Generic[S]):
 
 
 def merge_words(
-    overrides: list[str], config_dir: Path | None, tree: Tree, check_key: Callable[[str, Mapping[str, Any]], None]
+    overrides: list[str],
+    config_dir: Path | None,
+    tree: Tree,
+    check_key: Callable[[str, Mapping[str, Any]], None],
+    key_for: Callable[[Path], str],
 ) -> tuple[Merged, dict[str, Any]]:
     """The files and words of a command, merged, and their plain values.
 
     check_key: refuses a key that neither the schema nor what is chosen has; it sees what is merged so far.
+    key_for: the key that a path was meant for which stands alone.
 
     Raises: UserError for anything that cannot be composed, or looks like a secret.
     """
     folders = search_path(config_dir, tree)
     for text in overrides:
         refuse_secret(text.partition("=")[0], text)
+        if text and "=" not in text and not text.startswith(("-", "~")):
+            raise UserError(f"{text}: expected key=value", f"for instance {key_for(Path(text))}={text}")
     parsed = read_overrides(overrides, tree)
     chosen = {o.group: o.name for o in parsed if isinstance(o, Choice)}
     check_choices(chosen, folders)
@@ -60,6 +68,11 @@ def merge_words(
                 check_key(override.key, merged.config)
                 merged.apply(override)
         return merged, merged.resolved()
+
+
+def is_model(path: Path) -> bool:
+    """Whether a folder holds a model or adapters."""
+    return any((path / name).is_file() for name in ("config.json", ADAPTER_CONFIG))
 
 
 def typed_settings(schema: type[S], plain: dict[str, Any], merged: Merged, finish: Callable[[S], S]) -> S:
