@@ -15,6 +15,7 @@ from prefopt.fill import SettingsError, known_keys
 from prefopt.merge import set_by
 from prefopt.overrides import nearest
 from prefopt.recipe_files import EVAL_TREE
+from prefopt.run_folder import RUN
 from prefopt.stage_config import Composition, check_name, composition, identity_of, merge_words, typed_settings
 
 NOT_IDENTITY = ("name", "out", "run", "device", "num_processes", "tokens_per_batch")
@@ -32,7 +33,7 @@ def compose_eval(overrides: list[str], config_dir: Path | None = None) -> EvalCo
 
     Raises: UserError for anything that cannot be composed, or would have no effect; the message names the key.
     """
-    merged, plain = merge_words(overrides, config_dir, EVAL_TREE, _check_key)
+    merged, plain = merge_words(overrides, config_dir, EVAL_TREE, _check_key, _key_for)
     settings = typed_settings(EvalSettings, plain, merged, _finished)
     derived = {}
     if set_by("name", merged.origins) == "eval.yaml":
@@ -104,6 +105,11 @@ def check_eval(settings: EvalSettings) -> None:
         raise SettingsError(
             "num_processes", f"{settings.num_processes} has no effect: measure={name} has one process", "leave it out"
         )
+
+
+def _key_for(path: Path) -> str:
+    """What a path was meant for that stands alone: a run, a model, or else the name of a measure."""
+    return "run" if (path / RUN).is_file() else "model" if path.is_dir() or len(path.parts) > 1 else "measure"
 
 
 def _check_key(key: str, config: Mapping[str, Any]) -> None:

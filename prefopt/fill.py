@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, field, fields, is_dataclass
@@ -44,7 +45,7 @@ def from_mapping(cls: type[T], mapping: Any, where: str = "") -> T:
     for key, value in mapping.items():
         if key not in by_name:
             raise SettingsError(_join(where, key), "there is no such key", did_you_mean(str(key), by_name))
-        values[key] = _convert(types_of[key], value, _join(where, key))
+        values[key] = _convert(types_of[key], value, _join(where, key), by_name[key].metadata.get("example", ""))
         _check_choice(by_name[key], values[key], _join(where, key))
     return cls(**values)
 
@@ -64,7 +65,7 @@ def known_keys(cls: type, where: str = "") -> Iterator[str]:
             yield from known_keys(inner, key)
 
 
-def _convert(wanted: Any, value: Any, where: str) -> Any:
+def _convert(wanted: Any, value: Any, where: str, example: str = "") -> Any:
     if wanted is Any:
         return copy.deepcopy(value)
     origin, args = get_origin(wanted), get_args(wanted)
@@ -72,8 +73,8 @@ def _convert(wanted: Any, value: Any, where: str) -> Any:
         if value is None and types.NoneType in args:
             return None
         (inner,) = (a for a in args if a is not types.NoneType)
-        return _convert(inner, value, where)
-    if is_dataclass(wanted):
+        return _convert(inner, value, where, example)
+    if is_dataclass(wanted) and (isinstance(value, Mapping) or not example):
         assert isinstance(wanted, type)
         return from_mapping(wanted, value, where)
     if origin is list and isinstance(value, (list, tuple)):
@@ -85,9 +86,24 @@ def _convert(wanted: Any, value: Any, where: str) -> Any:
             raise SettingsError(where, f"expected a finite number, got {_show(value)}")
         return float(value)
     # bool is an int to Python, not to a reader of `epochs: true`.
-    if origin is None and isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+    is_plain = origin is None and not is_dataclass(wanted)
+    if is_plain and isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
         return value
-    raise SettingsError(where, f"expected {_type_name(wanted)}, got {_show(value)}")
+    hint = _literal(wanted, value, where, example)
+    raise SettingsError(where, f"expected {_type_name(wanted)}, got {_show(value)}", hint)
+
+
+def _literal(wanted: Any, value: Any, where: str, example: str) -> str:
+    """What the word would be on the command line, where a list or a mapping was wanted and something else given.
+
+    example: `metadata={"example": ...}` of the field; FILE in it stands for what was given. Lists of text need none.
+    """
+    if not example and get_origin(wanted) is list and get_args(wanted)[0] is str:
+        example = "[FILE]"
+    if not example or isinstance(value, (list, Mapping)):
+        return ""
+    given = value if isinstance(value, str) and re.fullmatch(r"[\w./:@~+-]+", value) else "FILE"
+    return f"for instance '{where}={example.replace('FILE', given)}'"
 
 
 def _check_choice(f: Field[Any], value: Any, where: str) -> None:

@@ -137,6 +137,33 @@ def alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def present_at(file: Path) -> Iterator[None]:
+    """This process works with a file that is there; any number may. `is_anyone_at` tells, as far as locks reach."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # without locks nobody can tell, and `is_anyone_at` says so
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_anyone_at(file: Path) -> bool:
+    """Whether a living process is `present_at` a file; True where nobody can tell."""
+    try:
+        descriptor = os.open(file, os.O_RDWR)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _read_lock(folder: Path) -> dict[str, Any] | None:
     try:
         return read_json(folder / LOCK)

@@ -22,14 +22,16 @@ from prefopt.durable import clear_drafts
 from prefopt.errors import UserError
 from prefopt.eval_config import EvalComposition, deciding
 from prefopt.evaluate.folder import FIGURES, MANIFEST, SETTINGS, read_figures
-from prefopt.evaluate.measure import ReadsFiles, SharesWork
+from prefopt.evaluate.measure import HasUnits, ReadsFiles, SharesWork, unit_of
 from prefopt.evaluate.registry import make_measure
 from prefopt.evaluate.settings import EvalSettings
 from prefopt.evaluate.trained import open_trained
 from prefopt.lock import locked
 from prefopt.manifest import start_record
 from prefopt.model.files import fingerprint_of, model_folder
+from prefopt.pairs.called import called
 from prefopt.run_folder import LOCK, read_json
+from prefopt.stage_config import differing
 from prefopt.workers import Workers, devices_of, stoppable
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def make_eval(
     with stoppable():
         code = _make(composition.settings, words, console, dry_run)
         if code == 0 and not dry_run:
-            _show(Path(composition.settings.out), console, as_json)
+            _show(composition.settings, console, as_json)
         return code
 
 
@@ -63,7 +65,7 @@ def _make(settings: EvalSettings, words: list[str], console: Console, dry_run: b
     about = {
         # A model is what its content is, wherever it lies.
         "settings": {key: value for key, value in deciding(settings).items() if key not in named},
-        "models": {key: fingerprint_of(where) for key, where in named.items() if where},
+        "models": {key: _fingerprint(key, where) for key, where in named.items() if where},
         "files": _digests(measure.files) if isinstance(measure, ReadsFiles) else {},
     }
     if _is_done(path, about):
@@ -123,6 +125,12 @@ def _resolved(settings: EvalSettings, uses: frozenset[str]) -> tuple[EvalSetting
     return settings, trained.model if "model" in uses else ""
 
 
+def _fingerprint(key: str, where: str) -> str:
+    """The sha256 of a model. key: the setting that names it, for messages."""
+    with called(key):
+        return fingerprint_of(where)
+
+
 def _digests(files: Mapping[str, str]) -> dict[str, str]:
     """The sha256 of each file, or of all files of a folder. What is neither is the measure's to speak of."""
     found = {}
@@ -158,16 +166,10 @@ def _is_done(path: Path, about: Mapping[str, Any]) -> bool:
         raise UserError(
             f"{path} is no folder of prefopt eval: its {MANIFEST} is another's", "another place: out=FOLDER"
         )
-    differ = [
-        f"{key}.{name}: {found[key].get(name)} -> {about[key].get(name)}"
-        for key in about
-        for name in sorted(found[key].keys() | about[key].keys())
-        if found[key].get(name) != about[key].get(name)
-    ]
-    if differ:
+    if lines := differing({key: found[key] for key in about}, about):
         raise UserError(
             f"{path} holds another evaluation; it is left as it is. What differs (there -> here):\n  "
-            + "\n  ".join(differ),
+            + "\n  ".join(lines),
             "another place: out=FOLDER",
         )
     return (path / FIGURES).exists()
@@ -192,11 +194,13 @@ def _measure(path: Path, settings: EvalSettings, model: str, is_shared: bool) ->
     return 0
 
 
-def _show(path: Path, console: Console, as_json: bool) -> None:
+def _show(settings: EvalSettings, console: Console, as_json: bool) -> None:
     """The figures on stdout: a table, or as they are kept."""
     from rich.markup import escape
     from rich.table import Table
 
+    path, measure = Path(settings.out), make_measure(settings.measure)
+    units = measure.units if isinstance(measure, HasUnits) else {}
     if as_json:
         print((path / FIGURES).read_text(encoding="utf-8"), end="")
         return
@@ -205,17 +209,20 @@ def _show(path: Path, console: Console, as_json: bool) -> None:
     table.add_column("figure", overflow="fold")
     for column in ("value", "95 % interval", "count"):
         table.add_column(column, justify="right")
+    if units:
+        table.add_column("unit")
     group = ""
     for name, figure in found["figures"].items():
         first, _, rest = name.partition("/")
         if rest and first != group:  # a heading takes the set's name out of every line: they are long
             group = first
             table.add_section()
-            table.add_row(f"[bold]{escape(first)}[/bold]", "", "", "")
+            table.add_row(f"[bold]{escape(first)}[/bold]")
         low, high = figure["low"], figure["high"]
         interval = "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
         shown = f"  {rest}" if rest else name
-        table.add_row(escape(shown), f"{figure['value']:.4g}", interval, str(figure["count"]))
+        unit = [unit_of(name, units)] if units else []
+        table.add_row(escape(shown), f"{figure['value']:.4g}", interval, str(figure["count"]), *unit)
     print_table(console, table)
     for reason, count in found["left_out"].items():
         console.print(f"left out: {count} {reason}", **PLAIN)

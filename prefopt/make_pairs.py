@@ -7,22 +7,26 @@ number of processes and shards; whoever finds every chunk made puts all together
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
+import sys
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefopt import __version__, durable
 from prefopt.disk import unwritten, write_whole
 from prefopt.durable import clear_drafts
-from prefopt.errors import UserError
-from prefopt.lock import alone_in
+from prefopt.errors import RunError, UserError
+from prefopt.lock import alone_in, is_anyone_at, present_at
 from prefopt.manifest import start_record
-from prefopt.model.files import fingerprint_of
 from prefopt.pairs.contamination import Contamination
 from prefopt.pairs.folder import (
     CANDIDATES,
     CARD,
+    GENERATED,
     LEFT_OUT,
     MANIFEST,
     NOT_PROMPTS,
@@ -31,6 +35,7 @@ from prefopt.pairs.folder import (
     SETTINGS,
     STATS,
     Folder,
+    is_nothing_made,
     settings_text,
 )
 from prefopt.pairs.places import real
@@ -38,10 +43,13 @@ from prefopt.pairs.prompts import read_prompts
 from prefopt.pairs.registry import make_stage
 from prefopt.pairs.settings import PairsSettings
 from prefopt.pairs.stages import LeftOut
+from prefopt.pairs_check import check_stages, fingerprints
 from prefopt.pairs_config import PairsComposition, deciding
+from prefopt.pairs_dry_run import dry_run_lines
 from prefopt.pairs_workers import run_workers, shard_of
-from prefopt.records import Example, example_to_json
+from prefopt.records import Example, example_from_json, example_to_json
 from prefopt.run_folder import read_json
+from prefopt.stage_config import differing
 from prefopt.workers import stoppable
 
 _OURS = (PROMPTS, NOT_PROMPTS, SETTINGS)
@@ -61,15 +69,17 @@ def make_pairs(composition: PairsComposition, words: list[str], dry_run: bool = 
 def _make(settings: PairsSettings, words: list[str], dry_run: bool) -> int:
     shard = shard_of(settings.shard)
     path = Path(settings.out)
-    about = {"settings": deciding(settings), "models": _fingerprints(settings)}
+    about = {"settings": deciding(settings), "models": fingerprints(settings)}
     if _state(path, about):
         _tell(json.loads((path / STATS).read_text(encoding="utf-8")), path, "is done already")
         return 0
-    prompts = _prompts(settings)
+    read = cache(lambda: _prompts(settings))
+    check_stages(settings, lambda: _longest(read()))
+    prompts = read()
     _check_same_prompts(path, prompts.digest)
     if dry_run:
-        numbers = prompts.kept.count("\n"), prompts.left_out.count("\n")
-        print(f"prefopt: {path}: {numbers[0]} prompts, {numbers[1]} left out; nothing is written")
+        for line in dry_run_lines(settings, prompts.kept.count("\n"), prompts.left_out.count("\n")):
+            print(line)
         return 0
     try:
         durable.make_folder(path)
@@ -78,8 +88,9 @@ def _make(settings: PairsSettings, words: list[str], dry_run: bool) -> int:
     with alone_in(path):  # shards may start at once
         _state(path, about)
         _check_same_prompts(path, prompts.digest)
-        if not (path / MANIFEST).exists():
+        if _is_free(path):
             clear_drafts(path)
+            (path / MANIFEST).unlink(missing_ok=True)
             started = start_record(["prefopt", "pairs", *words], {"version": __version__})
             for name, text in (
                 (PROMPTS, prompts.kept),
@@ -88,8 +99,14 @@ def _make(settings: PairsSettings, words: list[str], dry_run: bool) -> int:
                 (MANIFEST, json.dumps({**about, "prompts": prompts.digest, "start": started}, indent=2)),
             ):
                 write_whole(path / name, text, "out")
+        present = ExitStack()
+        present.enter_context(present_at(path / MANIFEST))
     folder = Folder(path, settings)
-    code = run_workers(folder, shard)
+    with present:
+        try:
+            code = run_workers(folder, shard)
+        finally:
+            _keep_answers(folder)
     if code:
         return code
     if not folder.is_judged:
@@ -103,11 +120,18 @@ def _make(settings: PairsSettings, words: list[str], dry_run: bool) -> int:
     return 0
 
 
-def _fingerprints(settings: PairsSettings) -> dict[str, str]:
-    """The sha256 of each model that is named: other weights make other answers."""
-    of_stages = [str(stage.get("model") or "") for stage in (settings.score, *settings.margins) if "url" not in stage]
-    named = [*settings.policies, settings.reward, settings.reference, *of_stages]
-    return {path: fingerprint_of(real(path)) for path in dict.fromkeys(p for p in named if p)}
+def _keep_answers(folder: Folder) -> None:
+    """Whatever ended the scoring before its end has not cost the answers: the file that a refusal names is there."""
+    if folder.is_judged or folder.missing(GENERATED):
+        return
+    from prefopt.pairs.finish import keep_unscored
+
+    with suppress(OSError, RunError), alone_in(folder.path):  # what went wrong before is what has to be said
+        if keep_unscored(folder):
+            kept = folder.path / CANDIDATES
+            print(
+                f"prefopt: all answers are there; others may score them: generate=given prompts={kept}", file=sys.stderr
+            )
 
 
 def _state(path: Path, about: Mapping[str, Any]) -> bool:
@@ -129,18 +153,26 @@ def _state(path: Path, about: Mapping[str, Any]) -> bool:
         raise UserError(
             f"{path} is no folder of prefopt pairs: its {MANIFEST} is another's", "another place: out=FOLDER"
         )
-    differ = [
-        f"{key}.{name}: {found[key].get(name)} -> {about[key].get(name)}"
-        for key in ("settings", "models")
-        for name in sorted(found[key].keys() | about[key].keys())
-        if found[key].get(name) != about[key].get(name)
-    ]
-    if differ:
+    if _is_free(path):
+        return False
+    if lines := differing({key: found[key] for key in about}, about):
+        candidates = path / CANDIDATES
+        again = f"to score or select its answers again: generate=given prompts={candidates} out=FOLDER"
+        go_on = f"the command that began it goes on with its answers; if nobody wants them: rm -r {path}"
         raise UserError(
-            f"{path} holds other pairs; it is left as it is. What differs (there -> here):\n  " + "\n  ".join(differ),
-            f"another place by out=FOLDER; or, to score or select again: generate=given prompts={path / CANDIDATES}",
+            f"{path} holds other pairs; it is left as it is. What differs (there -> here):\n  " + "\n  ".join(lines),
+            f"another place by out=FOLDER; or, {again if candidates.exists() else go_on}",
         )
     return (path / STATS).exists()
+
+
+_LONGEST = 1000
+"""Prompts that are looked at to tell how long the longest is: those of the most characters."""
+
+
+def _longest(prompts: _Prompts) -> list[Example]:
+    lines = heapq.nlargest(_LONGEST, prompts.kept.split("\n")[:-1], key=len)
+    return [example_from_json(line) for line in lines]
 
 
 class _Prompts(NamedTuple):
@@ -172,9 +204,15 @@ def _prompts(settings: PairsSettings) -> _Prompts:
     return _Prompts(*texts, hashlib.sha256("\0".join(texts).encode()).hexdigest(), evaluations)
 
 
+def _is_free(path: Path) -> bool:
+    """Whether nobody has made anything in a folder, nor is about to: then any command may have it."""
+    begun = path / MANIFEST
+    return not begun.exists() or (is_nothing_made(path) and not is_anyone_at(begun))
+
+
 def _check_same_prompts(path: Path, digest: str) -> None:
     """Raises: UserError where the folder was begun with other prompts."""
-    found = read_json(path / MANIFEST, "out") if path.is_dir() else None
+    found = read_json(path / MANIFEST, "out") if path.is_dir() and not _is_free(path) else None
     if found is not None and found.get("prompts") != digest:
         raise UserError(f"{path} was begun with other prompts; it is left as it is", "restore the file, or out=FOLDER")
 

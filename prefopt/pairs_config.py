@@ -14,7 +14,15 @@ from prefopt.overrides import nearest
 from prefopt.pairs.registry import KINDS, make_stage, stage_class, typed
 from prefopt.pairs.settings import PairsSettings
 from prefopt.recipe_files import PAIRS_TREE
-from prefopt.stage_config import Composition, check_name, composition, identity_of, merge_words, typed_settings
+from prefopt.stage_config import (
+    Composition,
+    check_name,
+    composition,
+    identity_of,
+    is_model,
+    merge_words,
+    typed_settings,
+)
 
 NOT_IDENTITY = ("name", "out", "device", "shard", "num_processes", "tokens_per_batch")
 """Keys that do not decide what comes out but for rounding: they may differ when the same command goes on."""
@@ -31,7 +39,7 @@ def compose_pairs(overrides: list[str], config_dir: Path | None = None) -> Pairs
 
     Raises: UserError for anything that cannot be composed, or would have no effect; the message names the key.
     """
-    merged, plain = merge_words(overrides, config_dir, PAIRS_TREE, _check_key)
+    merged, plain = merge_words(overrides, config_dir, PAIRS_TREE, _check_key, _key_for)
     settings = typed_settings(PairsSettings, plain, merged, _finished)
     recipe, derived = merged.choices["recipe"], {}
     if recipe and set_by("name", merged.origins) == "pairs.yaml":
@@ -103,6 +111,13 @@ def _check_policy(policy: Any) -> None:
         raise SettingsError("policy", f"expected a model's folder or hub name, or a list of them, got {policy!r}")
     if len(set(several)) < len(several):
         raise SettingsError("policy", f"{policy!r} names a model twice", "generate.n=N asks one model for more answers")
+
+
+def _key_for(path: Path) -> str:
+    """What a path was meant for that stands alone: a model, a data file, or else the name of a recipe."""
+    if is_model(path):
+        return "policy"
+    return "prompts" if path.exists() or path.suffix or len(path.parts) > 1 else "recipe"
 
 
 def _check_key(key: str, config: Mapping[str, Any]) -> None:

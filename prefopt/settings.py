@@ -55,8 +55,8 @@ class MarginSettings:
 class DataSettings:
     """What is trained and judged on. Lengths are in tokens."""
 
-    train: list[SourceSettings] = field(default_factory=list)
-    eval: dict[str, SourceSettings] = field(default_factory=dict)
+    train: list[SourceSettings] = field(default_factory=list, metadata={"example": "[{path: FILE}]"})
+    eval: dict[str, SourceSettings] = field(default_factory=dict, metadata={"example": "{heldout: {path: FILE}}"})
     eval_size: float = 0.0
     max_length: int = 2048
     max_prompt_length: int | None = None
@@ -65,7 +65,7 @@ class DataSettings:
     eos: str = one_of("append", "keep")
     pairs: str = one_of("best_vs_worst", "all", "adjacent", "random")
     min_score_gap: float = 0.0
-    margins: list[MarginSettings] = field(default_factory=list)
+    margins: list[MarginSettings] = field(default_factory=list, metadata={"example": "[{kind: length}]"})
     max_drop_fraction: float = 0.05
     num_workers: int | None = None
     cache_dir: str | None = None
@@ -98,7 +98,7 @@ class ModelSettings:
     attention: str = one_of("auto", "segments", "flex")
     checkpoint_every: int | None = None
     offload_activations: bool = False
-    lora: LoraSettings | None = None
+    lora: LoraSettings | None = field(default=None, metadata={"example": "{r: 16}"})
 
     @property
     def base(self) -> str:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prefopt.errors import UserError
 from prefopt.fill import SettingsError, from_mapping
+from prefopt.manifest import differences
 from prefopt.masking import refuse_secret
 from prefopt.merge import Merged, check_choices, leaves, merge_files, origin_of, set_by, without_environment
+from prefopt.model.trust import ADAPTER_CONFIG
 from prefopt.overrides import Choice, Delete, read_overrides
 from prefopt.recipe_files import Tree, search_path
 
@@ -36,17 +38,24 @@ class Composition(Generic[S]):
 
 
 def merge_words(
-    overrides: list[str], config_dir: Path | None, tree: Tree, check_key: Callable[[str, Mapping[str, Any]], None]
+    overrides: list[str],
+    config_dir: Path | None,
+    tree: Tree,
+    check_key: Callable[[str, Mapping[str, Any]], None],
+    key_for: Callable[[Path], str],
 ) -> tuple[Merged, dict[str, Any]]:
     """The files and words of a command, merged, and their plain values.
 
     check_key: refuses a key that neither the schema nor what is chosen has; it sees what is merged so far.
+    key_for: the key that a path was meant for which stands alone.
 
     Raises: UserError for anything that cannot be composed, or looks like a secret.
     """
     folders = search_path(config_dir, tree)
     for text in overrides:
         refuse_secret(text.partition("=")[0], text)
+        if text and "=" not in text and not text.startswith(("-", "~")):
+            raise UserError(f"{text}: expected key=value", f"for instance {key_for(Path(text))}={text}")
     parsed = read_overrides(overrides, tree)
     chosen = {o.group: o.name for o in parsed if isinstance(o, Choice)}
     check_choices(chosen, folders)
@@ -59,6 +68,11 @@ def merge_words(
                 check_key(override.key, merged.config)
                 merged.apply(override)
         return merged, merged.resolved()
+
+
+def is_model(path: Path) -> bool:
+    """Whether a folder holds a model or adapters."""
+    return any((path / name).is_file() for name in ("config.json", ADAPTER_CONFIG))
 
 
 def typed_settings(schema: type[S], plain: dict[str, Any], merged: Merged, finish: Callable[[S], S]) -> S:
@@ -82,6 +96,27 @@ def composition(settings: S, merged: Merged, derived: Mapping[str, str]) -> Comp
         refuse_secret(f"{key} ({set_by(key, merged.origins)})", value)
         origins[key] = derived.get(key) or set_by(key, merged.origins)
     return Composition(settings, origins, tuple(merged.notes))
+
+
+def differing(found: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
+    """What differs between two manifests, a line for each leaf, there -> here; none where they are the same.
+
+    found, about: "settings", whose leaves are shown, and other keys ("models", "files") to digests by name. Of a stage
+    that was exchanged its name is shown, and of a model that a setting now names or no longer names, the setting.
+    """
+    old, new = ({key: value for key, value in one["settings"].items() if value is not None} for one in (found, about))
+    changed = differences(old, new)
+    exchanged = tuple(one.key.removesuffix("name") for one in changed if one.key.endswith(".name"))
+    lines = [f"settings.{one}" for one in changed if one.key.endswith(".name") or not one.key.startswith(exchanged)]
+    named = {str(value) for one in changed for value in (one.old, one.new)}
+    for what in sorted(about.keys() - {"settings"}):
+        there, here = found[what], about[what]
+        for name in sorted(there.keys() | here.keys()):
+            if name in there and name in here and there[name] != here[name]:
+                lines.append(f"{what}.{name}: other content (sha256 {there[name][:12]} -> {here[name][:12]})")
+            elif (name in there) != (name in here) and name not in named:
+                lines.append(f"{what}.{name}: only {'there' if name in there else 'here'}")
+    return lines
 
 
 def check_name(name: str) -> None:

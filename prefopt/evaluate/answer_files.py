@@ -23,6 +23,9 @@ from prefopt.data.files import READERS, reader_of
 from prefopt.data.rows import Unusable, as_flag, as_list, kind_of, present, text
 from prefopt.errors import UserError
 
+ANSWERS = "answers.jsonl"
+"""The file of a folder of `measure=answers`: every answer, a line each."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -68,6 +71,8 @@ def read_answers(path: str | Path) -> list[Answer]:
         should be, and for a second answer to the same question, by file and line; RunError where it cannot be read.
     """
     path = Path(path)
+    if path.is_dir() and (path / ANSWERS).is_file():
+        raise UserError(f"{path} is a folder, not a file of answers", f"did you mean {path / ANSWERS}?")
     if not path.is_file():
         raise UserError(f"{path}: there is no such file of answers", f"working directory: {Path.cwd()}")
     reader = reader_of(path, {name: read for name, read in READERS.items() if ".json" in name})

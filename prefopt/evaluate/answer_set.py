@@ -13,7 +13,7 @@ from prefopt.disk import unwritten, write_whole
 from prefopt.errors import UserError
 from prefopt.evaluate.answer_chunks import Chunks, Reply
 from prefopt.evaluate.answer_figures import measured
-from prefopt.evaluate.answer_files import Answer, answer_line
+from prefopt.evaluate.answer_files import ANSWERS, Answer, answer_line
 from prefopt.evaluate.exports import alpaca_eval, arena_hard, mt_bench
 from prefopt.evaluate.measure import EvalPlace, Measured
 from prefopt.evaluate.questions import Question, Questions, read_questions
@@ -23,9 +23,6 @@ from prefopt.pairs.places import real
 if TYPE_CHECKING:
     from prefopt.evaluate.answering import Answerer
     from prefopt.evaluate.measures.answers import Answers
-
-ANSWERS = "answers.jsonl"
-"""Every answer, a line each; `prefopt.evaluate.answer_files.read_answers` reads it."""
 
 
 def measure_answers(settings: Answers, place: EvalPlace) -> Measured:

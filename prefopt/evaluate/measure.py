@@ -98,6 +98,20 @@ class ReadsFiles(Protocol):
 
 
 @runtime_checkable
+class HasUnits(Protocol):
+    """A measure that says what its figures are in. units: words between the slashes of a figure's name to its unit; the
+    first that a name has counts."""
+
+    units: ClassVar[Mapping[str, str]]
+
+
+def unit_of(name: str, units: Mapping[str, str]) -> str:
+    """The unit of a figure; empty where none is said."""
+    words = name.split("/")
+    return next((unit for word, unit in units.items() if word in words), "")
+
+
+@runtime_checkable
 class SharesWork(Protocol):
     """A measure whose work several processes can share: each does its part, and then one calls the measure.
 

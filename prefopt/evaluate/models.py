@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from prefopt.evaluate.measure import EvalPlace
 from prefopt.model.files import adapter_folder, base_of, model_folder
-from prefopt.model.load import head_labels, longest_row, stored_tensors
-from prefopt.model.policy import HEAD
+from prefopt.model.heads import has_head, head_labels
+from prefopt.model.load import longest_row
 from prefopt.pairs.packed import PackedModel
 from prefopt.pairs.score_models import open_language_model, open_reward_model, tokenizer_of
 from prefopt.pairs.settings import PairsSettings
@@ -29,7 +29,7 @@ def holds_reward_model(path: str) -> bool:
     """
     adapters = adapter_folder(path)
     if adapters is not None:
-        return any(name.endswith(f".{HEAD}.weight") for name in stored_tensors(adapters))
+        return has_head(adapters)
     return bool(head_labels(model_folder(path)))
 
 

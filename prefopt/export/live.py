@@ -13,8 +13,9 @@ from prefopt.export.source import Source, exactly
 from prefopt.losses import loss_class
 from prefopt.model.files import adapter_folder, base_of, model_folder
 from prefopt.model.finite import check_finite
-from prefopt.model.load import head_labels, load_policy, load_reward_policy, longest_row, stored_tensors
-from prefopt.model.policy import HEAD, Policy, RewardPolicy
+from prefopt.model.heads import has_head, head_labels
+from prefopt.model.load import load_policy, load_reward_policy, longest_row
+from prefopt.model.policy import Policy, RewardPolicy
 from prefopt.settings import ModelSettings
 
 TEXTS = (
@@ -67,14 +68,14 @@ def _of_folder(source: Source) -> Live:
     # The run knows the base's revision on the hub; adapters from elsewhere name the repository alone.
     about = exactly(source.model) if source.run is not None else ModelSettings(path=base)
     start = model_folder(base, about.revision if base == about.path else None)
-    has_head = any(name.endswith(f".{HEAD}.weight") for name in stored_tensors(adapters))
-    load = load_reward_policy if has_head else load_policy
+    is_reward = has_head(adapters)
+    load = load_reward_policy if is_reward else load_policy
     plain = load(about, base, longest=0, adapters=False)
     from peft import PeftModel  # seconds of imports that a whole model does not need
 
     adapted: Any = PeftModel.from_pretrained(plain.pretrained, str(adapters))
     check_finite(adapted, adapters)
-    kind = RewardPolicy if has_head else Policy
+    kind = RewardPolicy if is_reward else Policy
     return Live(kind(adapted, plain.layout, has_adapters=True), _tokenizer(adapters, base), start, base, True)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from prefopt.errors import UserError
 from prefopt.model.files import base_of
 from prefopt.model.finite import check_finite
-from prefopt.model.load import load_policy, load_reward_policy, stored_tensors
-from prefopt.model.policy import HEAD, Policy, RewardPolicy
+from prefopt.model.heads import has_head
+from prefopt.model.load import load_policy, load_reward_policy
+from prefopt.model.policy import Policy, RewardPolicy
 from prefopt.settings import ModelSettings
 
 
@@ -24,7 +25,7 @@ def load_merged_reward(settings: ModelSettings, folder: Path, *, longest: int) -
 
     Raises: as `load_reward_policy`; also where there is no head.
     """
-    if not any(name.endswith(f".{HEAD}.weight") for name in stored_tensors(folder)):
+    if not has_head(folder):
         raise UserError(f"model.path: {folder} has no trained scalar head beside its adapters", _TRAIN_ONE)
     base = load_reward_policy(settings, base_of(folder), longest=longest, adapters=False)
     return RewardPolicy(_merged(base, folder), base.layout)

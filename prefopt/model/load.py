@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedConfig
 
 from prefopt.errors import UserError
 from prefopt.model.files import model_folder
 from prefopt.model.finite import check_finite
-from prefopt.model.policy import HEAD, Policy, RewardHeadsPolicy, RewardPolicy
+from prefopt.model.heads import HEAD, stored_tensors
+from prefopt.model.policy import Policy, RewardHeadsPolicy, RewardPolicy
 from prefopt.model.quantised import quantisation
 from prefopt.model.recompute import recompute_layers
 from prefopt.settings import LoraSettings, ModelSettings
@@ -56,25 +57,13 @@ def load_reward_policy(
 
 
 def load_reward_heads(settings: ModelSettings, *, longest: int) -> RewardHeadsPolicy:
-    """A model with a trained head of several labels. Its labels: `head_labels`.
+    """A model with a trained head of several labels. Its labels: `head_labels` of heads.py.
 
     Raises: as `load_policy`; also for a family without such a head or a folder that lacks its weights.
     """
     folder = _folder(settings, None)
     model = _classifier(folder, _config(folder, longest), settings, frozenset(), adapters=False)
     return _policy(RewardHeadsPolicy, model, settings, False, "SEQ_CLS")
-
-
-def head_labels(folder: Path) -> tuple[str, ...]:
-    """Names of the labels of a folder's trained head for sequences, in its order; none where it has no such head.
-
-    Raises: UserError where its configuration cannot be used.
-    """
-    if f"{HEAD}.weight" not in stored_tensors(folder):
-        return ()
-    config = _config(folder, 0)
-    names = {int(place): str(name) for place, name in (config.id2label or {}).items()}
-    return tuple(names.get(place, f"LABEL_{place}") for place in range(config.num_labels or 0))
 
 
 def longest_row(folder: Path) -> int | None:
@@ -172,15 +161,6 @@ def _policy(kind: type[P], model: Any, settings: ModelSettings, adapters: bool, 
     if settings.checkpoint_every is not None:
         recompute_layers(policy.pretrained, settings.checkpoint_every, settings.offload_activations)
     return policy
-
-
-def stored_tensors(folder: Path) -> set[str]:
-    """Names of the tensors in a folder's safetensors files."""
-    names: set[str] = set()
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as content:
-            names.update(content.keys())
-    return names
 
 
 def with_adapters(model: Any, lora: LoraSettings, task: str) -> Any:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from prefopt.batch import Batch, Outputs
 from prefopt.model import attention
+from prefopt.model.heads import HEAD
 from prefopt.model.logps import Agree, States, alone, chosen_logps, token_values
 from prefopt.needs import LIVE
 
@@ -198,9 +199,6 @@ class RewardHeadsPolicy(RewardPolicy):
         rewards = self._labels(batch)
         return Outputs(rewards.new_zeros(0), rewards.new_zeros(0), rewards)
 
-
-HEAD = "score"
-"""The scalar head's name in transformers' decoder models for sequence classification."""
 
 LOGIT_TRANSFORMS: dict[str, Any] = {
     "final_logit_softcapping": lambda logits, cap: torch.tanh(logits / cap) * cap,  # Gemma 2, Gemma 3

@@ -13,7 +13,7 @@ from prefopt import durable
 from prefopt.fill import from_mapping
 from prefopt.lifetime import in_a_sentence, leave
 from prefopt.masking import mask_streams
-from prefopt.pairs.folder import Folder
+from prefopt.pairs.folder import NOTES, Folder
 from prefopt.pairs.settings import PairsSettings
 
 
@@ -28,7 +28,7 @@ def main(settings: PairsSettings, path: Path, share: tuple[int, int, int, int], 
     quiet_libraries()
     mine = Share(*share)
     say = partial(print, f"[{mine.number}]" if mine.of > 1 else "pairs:", file=sys.stderr, flush=True)
-    notes = path / "notes"
+    notes = path / NOTES
 
     def share_of_it() -> None:
         durable.make_folder(notes)

@@ -22,6 +22,7 @@ from prefopt.pairs.chance import chance_of
 from prefopt.pairs.folder import (
     CANDIDATES,
     CARD,
+    GENERATED,
     LEFT_OUT,
     NOT_PROMPTS,
     ROWS,
@@ -92,6 +93,21 @@ def finish(folder: Folder, models: Mapping[str, str], evaluations: Sequence[Mapp
     durable.write_text(folder.path / CARD, card(about, numbers))
     durable.write_text(folder.path / STATS, json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
     return numbers
+
+
+def keep_unscored(folder: Folder) -> bool:
+    """The answers of a folder that was not scored to its end as candidates.jsonl, without scores: for another score to
+    take them. Whether they were written: not where some are missing, or the file is there.
+
+    Raises: RunError where a chunk is damaged.
+    """
+    if folder.missing(GENERATED) or (folder.path / CANDIDATES).exists():
+        return False
+    with _drafted(folder.path / CANDIDATES) as lines:
+        for chunk in range(folder.num_chunks):
+            for generated in folder.generated(chunk):
+                lines.writelines(example_to_json(example) + "\n" for example in generated.examples)
+    return True
 
 
 def _before(folder: Folder) -> Iterator[LeftOut]:

@@ -34,12 +34,19 @@ CANDIDATES, ROWS, TABLE, LEFT_OUT = "candidates.jsonl", "pairs.jsonl", "pairs.pa
 CARD, STATS = "card.md", "stats.json"
 GENERATED = "generated"
 
+NOTES = "notes"
+
 Made = TypeVar("Made", Generated, Judged)
 
 
 def judgements(settings: PairsSettings) -> list[str]:
     """The folders of judgements: of the main score, then of each margin."""
     return ["judged/score", *(f"judged/margins.{number}" for number in range(len(settings.margins)))]
+
+
+def is_nothing_made(path: Path) -> bool:
+    """Whether a folder that was begun holds no answer, no score and nothing that was paid for."""
+    return not any(p.is_file() for part in (GENERATED, "judged", NOTES) for p in (path / part).rglob("*"))
 
 
 class Folder:

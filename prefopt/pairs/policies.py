@@ -174,7 +174,7 @@ def _longest(path: str, longest_prompt: int | None, longest_answer: int, key: st
     if positions is not None and longest_answer >= positions:
         raise UserError(
             f"{key}.max_new_tokens={longest_answer}: {path} has {positions} positions, for prompt and answer",
-            "set less",
+            f"set less than {positions}, and leave room for the prompts",
         )
     if longest_prompt is None:
         return longest_row(model_folder(path)) or _ANY_LENGTH

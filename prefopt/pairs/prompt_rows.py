@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 from prefopt.data.extras import target_of
-from prefopt.data.files import PROMPT_READERS
+from prefopt.data.files import PROMPT_READERS, reader_of
 from prefopt.data.format_lists import CONVERSATIONS, RESPONSES, alpaca_prompt
 from prefopt.data.formats import FORMATS, columns_of, fitting
 from prefopt.data.load import limited, open_source
@@ -56,6 +57,7 @@ def open_prompt_rows(source: SourceSettings) -> PromptRows:
     Raises: UserError for a file that cannot be read, is empty, or has no column of prompts; RunError where a hub data
     set cannot be had. Broken lines raise while rows are read.
     """
+    _check_ending(source.path)
     opened = open_source(source, readers=PROMPT_READERS)
     rows = limited(opened, source.limit)
     first = list(islice(rows, _ROWS_LOOKED_AT))
@@ -74,6 +76,17 @@ def open_prompt_rows(source: SourceSettings) -> PromptRows:
             f"name the column one of {', '.join(_COLUMNS)}, or use a format that data.train reads",
         )
     return PromptRows(opened.label, chain(first, rows), plain, plain)
+
+
+def _check_ending(path: str) -> None:
+    """Raises: UserError for a file of another kind, such as a list of prompts in a text file."""
+    named = Path(path)
+    if named.is_file() and reader_of(named, PROMPT_READERS) is None:
+        endings = ", ".join(PROMPT_READERS)
+        raise UserError(
+            f"{path}: no reader for this kind of file",
+            f'write one JSON object a line, {{"prompt": "..."}}, into a .jsonl file; known endings: {endings}',
+        )
 
 
 def turn_texts(row: Row, read: Read) -> list[str]:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefopt.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from prefopt.errors import UserError
 from prefopt.model.adapters import load_merged, load_merged_reward
-from prefopt.model.files import adapter_folder, base_of, model_folder
+from prefopt.model.files import adapter_folder, base_of
 from prefopt.model.kernel import settle_kernel
 from prefopt.model.layout import settle_layout
 from prefopt.model.load import (
     DTYPES,
-    head_labels,
     load_policy,
     load_reward_heads,
     load_reward_policy,
     longest_row,
 )
 from prefopt.model.policy import Policy
+from prefopt.pairs.called import called
 from prefopt.pairs.encode import CandidateEncoder
+from prefopt.pairs.model_checks import check_language_model, check_reward_heads, check_reward_model
 from prefopt.pairs.packed import PackedModel
 from prefopt.pairs.places import real
 from prefopt.pairs.stages import Place
@@ -38,16 +38,11 @@ _ANY_LENGTH = 0
 def open_language_model(place: Place, path: str, key: str) -> PackedModel:
     """A causal language model. key: the setting that names it, for messages.
 
-    Raises: UserError for what cannot be loaded, and for a reward model, whose LM head has been taken off.
+    Raises: UserError for what cannot be loaded, and as `check_language_model`.
     """
-    with _called(key):
+    base = check_language_model(path, key)
+    with called(key):
         settings, adapters = _settings(place, path), adapter_folder(real(path))
-        base = model_folder(real(path) if adapters is None else base_of(adapters))
-        if labels := head_labels(base):
-            raise UserError(
-                f"{key}: {path} is a reward model ({_counted(labels)}), not a language model",
-                "take a language model, or score=reward",
-            )
         if adapters is not None:
             return _opened(place, path, key, base, lambda: load_merged(settings, adapters, longest=_ANY_LENGTH))
         return _opened(place, path, key, base, lambda: load_policy(settings, longest=_ANY_LENGTH))
@@ -56,40 +51,25 @@ def open_language_model(place: Place, path: str, key: str) -> PackedModel:
 def open_reward_model(place: Place, path: str, key: str) -> PackedModel:
     """A model with a trained scalar head. key: the setting that names it, for messages.
 
-    Raises: UserError for what cannot be loaded, a model without a head, or a head of several labels.
+    Raises: UserError for what cannot be loaded, and as `check_reward_model`.
     """
-    with _called(key):
+    base = check_reward_model(path, key)
+    with called(key):
         settings, adapters = _settings(place, path), adapter_folder(real(path))
         if adapters is not None:
-            base = model_folder(base_of(adapters))
             return _opened(place, path, key, base, lambda: load_merged_reward(settings, adapters, longest=_ANY_LENGTH))
-        folder = model_folder(real(path))
-        if len(labels := _labels(folder, path, key)) > 1:
-            raise UserError(
-                f"{key}: {path} has a head of {_counted(labels)}, score=reward takes one of a single label",
-                "score=reward_heads weighs several",
-            )
-        return _opened(place, path, key, folder, lambda: load_reward_policy(settings, longest=_ANY_LENGTH))
+        return _opened(place, path, key, base, lambda: load_reward_policy(settings, longest=_ANY_LENGTH))
 
 
-def open_reward_heads(
-    place: Place, path: str, key: str, check: Callable[[tuple[str, ...]], None]
-) -> tuple[PackedModel, tuple[str, ...]]:
-    """A model with a trained head of several labels, and their names in its order. key: as above.
+def open_reward_heads(place: Place, path: str, key: str) -> PackedModel:
+    """A model with a trained head of several labels. key: as above.
 
-    check: is given the names before the weights are loaded, and raises where they will not do.
-
-    Raises: UserError for what cannot be loaded, a model without a head, or a head of one label.
+    Raises: UserError for what cannot be loaded, and as `check_reward_heads`.
     """
-    with _called(key):
-        folder = model_folder(real(path))
-        labels = _labels(folder, path, key)
-        if len(labels) < 2:
-            raise UserError(f"{key}: {path} has a head of one label, score=reward_heads weighs several", "score=reward")
-        check(labels)
+    folder, _ = check_reward_heads(path, key)
+    with called(key):
         settings = _settings(place, path)
-        opened = _opened(place, path, key, folder, lambda: load_reward_heads(settings, longest=_ANY_LENGTH))
-        return opened, labels
+        return _opened(place, path, key, folder, lambda: load_reward_heads(settings, longest=_ANY_LENGTH))
 
 
 def check_same_tokenizer(one: PackedModel, other: PackedModel, key: str) -> None:
@@ -134,17 +114,6 @@ def _settings(place: Place, path: str) -> ModelSettings:
     return ModelSettings(path=real(path), dtype=place.settings.dtype)
 
 
-def _labels(folder: Path, path: str, key: str) -> tuple[str, ...]:
-    labels = head_labels(folder)
-    if not labels:
-        raise UserError(f"{key}: {path} has no trained scalar head", "train one: loss=reward_bt")
-    return labels
-
-
-def _counted(labels: tuple[str, ...]) -> str:
-    return f"{len(labels)} labels" if len(labels) > 1 else "one label"
-
-
 def _opened(place: Place, path: str, key: str, base: Path, load: Callable[[], Policy]) -> PackedModel:
     """base: the folder of the whole model, whose configuration says how many positions there are."""
     encoder = CandidateEncoder(tokenizer_of(place, path), longest_row(base), path)
@@ -171,16 +140,3 @@ def tokenizer_of(place: Place, path: str) -> PreTrainedTokenizerBase:
         place.say(f"{path} has no chat template of its own: chat_template is taken")
         return load_tokenizer(folder, None, wanted)
     return tokenizer
-
-
-@contextmanager
-def _called(key: str) -> Iterator[None]:
-    """Messages of the rooms below speak of the keys of a training run; here they are named otherwise."""
-    try:
-        yield
-    except UserError as error:
-        for theirs, ours in (("model.path:", f"{key}:"), ("data.chat_template:", "chat_template:")):
-            if error.message.startswith(theirs):
-                message = ours + error.message.removeprefix(theirs)
-                raise UserError(message, error.hint, error.exit_code) from error
-        raise

@@ -43,7 +43,7 @@ class PairsSettings:
     num_processes: int | None = None
     generate: dict[str, Any] = field(default_factory=dict)
     score: dict[str, Any] = field(default_factory=dict)
-    margins: list[dict[str, Any]] = field(default_factory=list)
+    margins: list[dict[str, Any]] = field(default_factory=list, metadata={"example": "[{name: length}]"})
     select: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from prefopt.records import Candidate, Example
 
@@ -30,6 +30,17 @@ class Place:
     device: str
     notes: str
     say: Callable[[str], None] = field(default=print)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a stage is told before anything is made. settings: of the whole command.
+
+    longest_prompts: reads the prompts, and gives some of them, those of the most characters among them.
+    """
+
+    settings: PairsSettings
+    longest_prompts: Callable[[], Sequence[Example]]
 
 
 class LeftOut(NamedTuple):
@@ -106,6 +117,24 @@ class Score(Protocol):
 
         Raises: UserError for what cannot be had, before anything is scored.
         """
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A stage of any kind that can tell without loading a model that it would not do: what it finds wrong has then cost
+    nothing, and not the answers to all prompts."""
+
+    def check(self, asked: Asked) -> None:
+        """Raises: UserError for a model, a file or a limit that `open` would refuse, or that leaves no answer."""
+
+
+@runtime_checkable
+class CountsAnswers(Protocol):
+    """A stage of `generate` that can tell how many answers it asks for. answers: of each policy, to each prompt."""
+
+    @property
+    def answers(self) -> int:
+        """0 where none is made."""
 
 
 class Select(Protocol):

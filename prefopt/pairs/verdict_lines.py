@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from prefopt.errors import UserError, did_you_mean
+from prefopt.errors import did_you_mean
+from prefopt.fill import SettingsError
 
 _FOLDER = Path(__file__).parent / "judge_templates"
 
@@ -25,22 +26,21 @@ _SHARES = {"a": 1.0, "b": 0.0, "tie": 0.5}
 def read_template(name: str, mode: str) -> str:
     """The text of a template: one of ours by its name, or a text file.
 
-    Raises: UserError for a file that is not there, is no text, or lacks a place that `mode` needs.
+    Raises: SettingsError for a file that is not there, is no text, or lacks a place that `mode` needs.
     """
     file = _FOLDER / f"{name}.txt" if name in BUILTIN else Path(name).expanduser()
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise UserError(f"template: {name} is no UTF-8 text") from None
+        raise SettingsError("template", f"{name} is no UTF-8 text") from None
     except OSError as error:
         hint = did_you_mean(name, BUILTIN)
-        raise UserError(
-            f"template: {name} is neither a template of ours nor a text file: {error.strerror}", hint
-        ) from None
+        said = f"{name} is neither a template of ours nor a text file: {error.strerror}"
+        raise SettingsError("template", said, hint) from None
     missing = [place for place in PLACES[mode] if f"{{{place}}}" not in text]
     if missing:
         needed = " and ".join(f"{{{place}}}" for place in missing)
-        raise UserError(f"template: {name} has no {needed}, which mode={mode} fills in")
+        raise SettingsError("template", f"{name} has no {needed}, which mode={mode} fills in")
     return text
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefopt.errors import RunError
+from prefopt.pairs.called import of_stage
 from prefopt.pairs.folder import GENERATED, Folder, judgements
 from prefopt.pairs.registry import make_stage
 from prefopt.pairs.stages import Generated, Judged, Place
@@ -51,7 +52,8 @@ def work(folder: Folder, place: Place, share: Share) -> None:
     for stage, (where, scorer) in zip(judgements(settings), scorers, strict=True):
         mine = [chunk for chunk in folder.missing(stage) if share.takes(chunk) and folder.has(GENERATED, chunk)]
         if mine:
-            judge = make_stage("score", scorer, where).open(place)
+            with of_stage(where):
+                judge = make_stage("score", scorer, where).open(place)
             for chunk in _told(mine, where, place.say, folder):
                 if not folder.has(stage, chunk):
                     folder.write_judged(stage, chunk, _judged(judge, folder.generated(chunk), where, scorer))

@@ -12,9 +12,10 @@ from prefopt.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from prefopt.errors import RunError, UserError
 from prefopt.model.adapters import load_merged
 from prefopt.model.files import adapter_folder, adapters_fingerprint, base_of, fingerprint, model_folder
+from prefopt.model.heads import HEAD, stored_tensors
 from prefopt.model.layout import settle_layout
-from prefopt.model.load import load_policy, load_reward_policy, stored_tensors
-from prefopt.model.policy import HEAD, Policy
+from prefopt.model.load import load_policy, load_reward_policy
+from prefopt.model.policy import Policy
 from prefopt.settings import MarginSettings
 from prefopt.train.column_cache import cached_column, column_key
 from prefopt.train.engine import Engine

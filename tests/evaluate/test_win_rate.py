@@ -149,7 +149,7 @@ def test_one_answer_to_everything_is_refused_on_either_side_and_noted_where_allo
         WinRate(**both, judge=judge(dead_url()))(place(tmp_path))
     with serving(lambda *_: "Verdict: tie") as server:
         found = WinRate(**both, judge=judge(server.url), allow_degenerate=True)(place(tmp_path))
-    assert "how a judge is gamed" in found.notes[0]
+    assert "how a judge is gamed" in found.notes[1]
 
 
 def test_nearly_constant_answers_are_degenerate_and_answers_that_share_an_opening_are_not():

@@ -65,6 +65,8 @@ FLOORS = {
     "prefopt.workers": 5,
     "prefopt.stage_config": 5,
     "prefopt.pairs_config": 6,
+    "prefopt.pairs_check": 6,
+    "prefopt.pairs_dry_run": 6,
     "prefopt.pairs_workers": 6,
     "prefopt.make_pairs": 7,
     "prefopt.repeat": 6,

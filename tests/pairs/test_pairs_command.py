@@ -183,7 +183,9 @@ def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     made = Made(tmp_path / "out")
     told = made.run("--dry-run")
     assert told.returncode == 0
-    assert f"{NUM_PROMPTS} prompts, {1500 - NUM_PROMPTS} left out; nothing is written" in told.stdout
+    assert f"{NUM_PROMPTS} prompts, {1500 - NUM_PROMPTS} left out; {NUM_CHUNKS} chunks of 8" in told.stdout
+    assert f"{3 * NUM_PROMPTS} answers ({NUM_PROMPTS} prompts x 3)" in told.stdout
+    assert told.stdout.endswith("nothing is written\n")
     assert not made.out.exists()
 
 

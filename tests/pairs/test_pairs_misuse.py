@@ -44,7 +44,8 @@ def test_a_folder_of_other_settings_is_left_as_it_is(base: str, tmp_path: Path) 
     before = made.results()
     refused = made.run("generate.n=4", "seed=1")
     assert_one_sentence(refused, "holds other pairs; it is left as it is", "settings.seed: 42 -> 1", code=2)
-    assert "'n': 3" in refused.stderr
+    assert "settings.generate.n: 3 -> 4\n" in refused.stderr
+    assert "temperature" not in refused.stderr
     assert f"generate=given prompts={made.out}/candidates.jsonl" in refused.stderr
     file = tmp_path / "questions.jsonl"
     file.write_text(file.read_text() + '{"prompt": "What colour is coal?"}\n')
@@ -56,7 +57,7 @@ def test_a_folder_of_other_settings_is_left_as_it_is(base: str, tmp_path: Path) 
 def test_other_prompts_in_the_same_file_are_refused_on_the_way(base: str, tmp_path: Path) -> None:
     made = of_questions(tmp_path)
     command = made.start()
-    assert wait_until(command, (made.out / "manifest.json").exists)
+    assert wait_until(command, lambda: any((made.out / "generated").glob("*.jsonl")))
     command.terminate()
     assert command.wait(60) == 75
     of_questions(tmp_path, questions=(*QUESTIONS, "What colour is coal?"))

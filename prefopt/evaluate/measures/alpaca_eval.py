@@ -44,6 +44,12 @@ class AlpacaEval:
 
     uses: ClassVar[frozenset[str]] = frozenset()
     reads: ClassVar[frozenset[str]] = frozenset({"seed"})
+    units: ClassVar[Mapping[str, str]] = {
+        "win_rate": "%",
+        "discrete_win_rate": "%",
+        "length_controlled_win_rate": "%",
+        "average_length": "characters",
+    }
 
     def __post_init__(self) -> None:
         paths = self.annotations.values() if isinstance(self.annotations, Mapping) else self.annotations

@@ -46,11 +46,15 @@ class ArenaHard:
     expected: int | None = None
     max_missing: int = 0
     style: list[str] = field(default_factory=list)
-    answers: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict, metadata={"example": "{mine: FILE}"})
     baseline: str = ""
 
     uses: ClassVar[frozenset[str]] = frozenset()
     reads: ClassVar[frozenset[str]] = frozenset({"resamples", "seed"})
+    units: ClassVar[Mapping[str, str]] = {
+        "win_rate": "%",
+        "style_controlled_win_rate": "%",
+    }
 
     def __post_init__(self) -> None:
         paths = self.judgments.values() if isinstance(self.judgments, Mapping) else self.judgments

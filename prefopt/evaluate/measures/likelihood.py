@@ -40,6 +40,10 @@ class Likelihood:
     runs: list[str] = field(default_factory=list)
     uses: ClassVar[frozenset[str]] = frozenset()
     reads: ClassVar[frozenset[str]] = frozenset({"resamples", "seed"})
+    units: ClassVar[Mapping[str, str]] = {
+        "accuracy": "share",
+        "agreement": "share",
+    }
 
     def __post_init__(self) -> None:
         if not self.rows:

@@ -52,12 +52,21 @@ class Preferences:
     chunk_size: rows that are scored and kept at once; what is kept is not scored again after a kill.
     """
 
-    sets: dict[str, Any] = field(default_factory=dict)
+    sets: dict[str, Any] = field(default_factory=dict, metadata={"example": "{heldout: FILE}"})
     loss: dict[str, Any] | None = None
     pairs: str | None = None
     max_length: int | None = None
     chunk_size: int = 256
     uses: ClassVar[frozenset[str]] = frozenset({"model", "reference"})
+    units: ClassVar[Mapping[str, str]] = {
+        "accuracy": "share",
+        "nll": "nats per token",
+        "mean_logps": "nats per token",
+        "logratio_per_token": "nats per token",
+        "logps": "nats",
+        "logratio": "nats",
+        "length": "tokens",
+    }
     reads: ClassVar[frozenset[str]] = EVERY_SETTING
 
     def __post_init__(self) -> None:

@@ -43,6 +43,19 @@ class Quality:
     self_bleu_answers: int = 500
     uses: ClassVar[frozenset[str]] = frozenset()
     reads: ClassVar[frozenset[str]] = frozenset({"resamples", "seed"})
+    units: ClassVar[Mapping[str, str]] = {
+        "words": "words",
+        "characters": "characters",
+        "tokens": "tokens",
+        "repetition": "share",
+        "token_repetition": "share",
+        "distinct": "share",
+        "stopped": "share",
+        "empty": "share",
+        "refusal": "share",
+        "identical": "share",
+        "most_common": "share",
+    }
 
     def __post_init__(self) -> None:
         if not self.answers:

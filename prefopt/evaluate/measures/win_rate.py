@@ -59,6 +59,12 @@ class WinRate:
 
     uses: ClassVar[frozenset[str]] = frozenset({"reward"})
     reads: ClassVar[frozenset[str]] = EVERY_SETTING
+    units: ClassVar[Mapping[str, str]] = {
+        "win_rate": "%",
+        "length_controlled_win_rate": "%",
+        "orders": "%",
+        "length": "characters",
+    }
 
     def __post_init__(self) -> None:
         if self.max_missing < 0:
@@ -131,7 +137,7 @@ class WinRate:
             figures,
             rows=[_row(pair, verdict) for pair, verdict in zip(pairs, verdicts)],
             left_out={**left_out, **reasons},
-            notes=(*notes, *doubts(figures)),
+            notes=(self._who(place.settings.reward), *notes, *doubts(figures)),
         )
 
     def _judge(self) -> Judge:
@@ -139,6 +145,14 @@ class WinRate:
         given = {key: value for key, value in (self.judge or {}).items() if key not in ("name", "mode")}
         judge: Judge = make_stage("score", {"name": "judge", "mode": "pairwise", **given}, "measure.judge")
         return judge
+
+    def _who(self, reward: str) -> str:
+        """Who played whom, and who judged: figures alone do not say it."""
+        judge = f"the reward model {reward}" if self.judge is None else f"{self.judge['model']} at {self.judge['url']}"
+        return (
+            f"{self.answers} against {self.baseline}, judged by {judge}: win_rate is how often the first is preferred,"
+            " a tie half; longer/win_rate how often the longer answer of two is, whoever gave it; count is questions."
+        )
 
     def _check_missing(self, pairs: Sequence[Matched], verdicts: Sequence[Verdict]) -> None:
         missing = [(pair, verdict) for pair, verdict in zip(pairs, verdicts) if verdict.preference is None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from prefopt.pairs.generate.sample import Sample
-from prefopt.pairs.stages import Generated, Place
+from prefopt.pairs.stages import Asked, Generated, Place
 from prefopt.records import Candidate, Example, Message
 
 __all__ = ["BackTranslate"]
@@ -38,6 +38,15 @@ class BackTranslate:
 
     def __post_init__(self) -> None:
         self._sampling()
+
+    @property
+    def answers(self) -> int:
+        """Instructions of each policy, to each text."""
+        return self.n
+
+    def check(self, asked: Asked) -> None:
+        """Raises: as `check_policies`."""
+        self._sampling().check(asked)
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Generated]]:
         """Loads the backward model. Raises: as `open_policy`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from prefopt.fill import one_of
-from prefopt.pairs.stages import Generated, Place
+from prefopt.pairs.stages import Asked, Generated, Place
 from prefopt.records import Example
 
 __all__ = ["DiverseBeam"]
@@ -49,6 +49,17 @@ class DiverseBeam:
                 f"diversity_penalty {self.diversity_penalty} with {self.groups} group(s): one group has nothing to keep"
                 " away from (diversity_penalty=0), and several without a penalty are the same beams again"
             )
+
+    @property
+    def answers(self) -> int:
+        """Of each policy, to each prompt."""
+        return self.groups * self.beams
+
+    def check(self, asked: Asked) -> None:
+        """Raises: as `check_policies`."""
+        from prefopt.pairs.model_checks import check_policies
+
+        check_policies(asked, self.max_new_tokens)
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Generated]]:
         """Loads the policies. Raises: as `open_policy`."""

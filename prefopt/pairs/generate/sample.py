@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from prefopt.fill import one_of
-from prefopt.pairs.stages import Generated, Place
+from prefopt.pairs.stages import Asked, Generated, Place
 from prefopt.records import Example
 
 __all__ = ["Sample"]
@@ -47,6 +47,17 @@ class Sample:
             raise ValueError("temperature and top_k must be 0 or more, and top_p above 0 and at most 1")
         if self.temperature == 0 and (self.n > 1 or self.top_k or self.top_p < 1):
             raise ValueError("temperature 0 takes the likeliest token: n must be 1, top_k 0 and top_p 1")
+
+    @property
+    def answers(self) -> int:
+        """Of each policy, to each prompt."""
+        return self.n
+
+    def check(self, asked: Asked) -> None:
+        """Raises: as `check_policies`."""
+        from prefopt.pairs.model_checks import check_policies
+
+        check_policies(asked, self.max_new_tokens)
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Generated]]:
         """Loads the policies. Raises: as `open_policy`."""

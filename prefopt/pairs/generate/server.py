@@ -58,6 +58,11 @@ class FromServer(ServerSettings):
         super().__post_init__()
         check_sampling(self.n, self.temperature, self.top_p, self.max_new_tokens, self.stop)
 
+    @property
+    def answers(self) -> int:
+        """To each prompt."""
+        return self.n
+
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Generated]]:
         """The function that answers prompts. Raises: UserError or RunError for a server that cannot be used."""
         from prefopt.pairs.server import Server

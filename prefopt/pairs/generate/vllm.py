@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from prefopt.errors import RunError, UserError
 from prefopt.pairs.generate.server import EMPTY, check_sampling, sample_seed, with_candidates
-from prefopt.pairs.stages import Generated, LeftOut, Place
+from prefopt.pairs.stages import Asked, Generated, LeftOut, Place
 from prefopt.records import Candidate, Example
 
 __all__ = ["FromVllm"]
@@ -46,17 +46,25 @@ class FromVllm:
         if not 0 < self.memory <= 1:
             raise ValueError(f"memory must be above 0 and at most 1, not {self.memory}")
 
+    @property
+    def answers(self) -> int:
+        """To each prompt."""
+        return self.n
+
+    def check(self, asked: Asked) -> None:
+        """Raises: UserError for several policies; as `check_policies`."""
+        from prefopt.pairs.model_checks import check_policies
+
+        _check_one(asked.settings.policies)
+        check_policies(asked, self.max_new_tokens)
+
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Generated]]:
         """The function that answers prompts.
 
         Raises: UserError where vLLM is not installed, for several policies, or for adapters; as `load_tokenizer`.
         """
         settings = place.settings
-        if len(settings.policies) != 1:
-            raise UserError(f"generate=vllm takes one policy, not {len(settings.policies)}", "or take generate=sample")
-        (policy,) = settings.policies
-        if (Path(policy).expanduser() / "adapter_config.json").exists():
-            raise UserError(f"{policy}: generate=vllm takes whole models, not adapters", "or take generate=sample")
+        policy = _check_one(settings.policies)
         _choose_device(place.device)
         try:
             import vllm
@@ -124,6 +132,16 @@ class FromVllm:
             else:
                 left_out.append(LeftOut(example.id, EMPTY, f"seed {own}, finish {output.finish_reason}", output.text))
         return with_candidates(example, candidates, left_out)
+
+
+def _check_one(policies: Sequence[str]) -> str:
+    """The one policy. Raises: UserError for several, or for adapters."""
+    if len(policies) != 1:
+        raise UserError(f"generate=vllm takes one policy, not {len(policies)}", "or take generate=sample")
+    (policy,) = policies
+    if (Path(policy).expanduser() / "adapter_config.json").exists():
+        raise UserError(f"{policy}: generate=vllm takes whole models, not adapters", "or take generate=sample")
+    return policy
 
 
 def _choose_device(device: str) -> None:

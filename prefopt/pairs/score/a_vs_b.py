@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import ClassVar, NamedTuple
 
 from prefopt.errors import UserError
-from prefopt.pairs.stages import Judged, Place
+from prefopt.pairs.stages import Asked, Judged, Place
 from prefopt.records import Example
 
 __all__ = ["AvsB"]
@@ -54,6 +54,12 @@ class AvsB:
     def __post_init__(self) -> None:
         if self.against not in ("all", BASELINE):
             raise ValueError(f"against must be all or {BASELINE}, not {self.against!r}")
+
+    def check(self, asked: Asked) -> None:
+        """Raises: UserError for a model that is no language model."""
+        from prefopt.pairs.model_checks import check_language_model
+
+        check_language_model(asked.settings.reward, "reward")
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that scores. Raises: UserError for a model that is missing or no language model.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from prefopt.pairs.stages import Judged, Place
+from prefopt.pairs.stages import Asked, Judged, Place
 from prefopt.records import Example
 
 __all__ = ["GoodBad"]
@@ -29,6 +29,12 @@ class GoodBad:
     renormalise: bool = False
 
     uses: ClassVar[frozenset[str]] = frozenset({"reward"})
+
+    def check(self, asked: Asked) -> None:
+        """Raises: UserError for a model that is no language model."""
+        from prefopt.pairs.model_checks import check_language_model
+
+        check_language_model(asked.settings.reward, "reward")
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that scores. Raises: UserError for a model that is missing or no language model."""

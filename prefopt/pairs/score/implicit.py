@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from prefopt.pairs.stages import Judged, Place
+from prefopt.pairs.stages import Asked, Judged, Place
 from prefopt.records import Example
 
 __all__ = ["Implicit"]
@@ -35,6 +35,13 @@ class Implicit:
     def uses(self) -> frozenset[str]:
         """Keys of models that must be given."""
         return frozenset({"reference"} if self.model else {"reference", "reward"})
+
+    def check(self, asked: Asked) -> None:
+        """Raises: UserError for a model or a reference that is no language model."""
+        from prefopt.pairs.model_checks import check_language_model
+
+        check_language_model(self.model or asked.settings.reward, "model of score=implicit" if self.model else "reward")
+        check_language_model(asked.settings.reference, "reference")
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that scores. Raises: UserError for models that are missing, or read different ids."""

@@ -11,7 +11,7 @@ from prefopt.fill import one_of
 from prefopt.pairs.comparisons import judged_by_wins
 from prefopt.pairs.prompt_text import whole_prompt
 from prefopt.pairs.server_settings import ServerSettings
-from prefopt.pairs.stages import Judged, Place
+from prefopt.pairs.stages import Asked, Judged, Place
 from prefopt.pairs.verdict_lines import BUILTIN, fill_in, read_score, read_template, read_verdict
 from prefopt.records import Example
 
@@ -115,14 +115,21 @@ class Judge(ServerSettings):
     def _builtin(self) -> bool:
         return not self.template or self.template in BUILTIN
 
+    def check(self, asked: Asked) -> None:
+        """Raises: UserError for a template that cannot be used."""
+        self._template()
+
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that judges. Raises: UserError or RunError for a template or a server that cannot be used."""
         from prefopt.pairs.server import Server
 
-        template = read_template(self.template or ("quality" if self.mode == "scalar" else "comparison"), self.mode)
+        template = self._template()
         server = Server(self, place)
         server.open()
         return lambda examples: (self._graded if self.mode == "scalar" else self._compared)(server, template, examples)
+
+    def _template(self) -> str:
+        return read_template(self.template or ("quality" if self.mode == "scalar" else "comparison"), self.mode)
 
     def open_orders(self, place: Place) -> Callable[[Sequence[Example]], list[BothOrders]]:
         """The function that compares the two candidates of each Example, and tells the two orders apart; mode=pairwise.
@@ -131,14 +138,14 @@ class Judge(ServerSettings):
         """
         from prefopt.pairs.server import Server
 
-        template = read_template(self.template or "comparison", self.mode)
+        template = self._template()
         server = Server(self, place)
         server.open()
         return lambda examples: self._in_both_orders(server, template, examples)
 
     def questions(self, examples: Sequence[Example]) -> list[str]:
         """What mode=pairwise asks of these Examples, each question once, no retries. Raises: as `read_template`."""
-        template = read_template(self.template or "comparison", self.mode)
+        template = self._template()
         asked = [self._comparisons(template, example) for example in examples]
         return list(dict.fromkeys(question for row in asked for both in row.values() for question in both))
 

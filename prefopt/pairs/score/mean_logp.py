@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from prefopt.pairs.stages import Judged, Place
+from prefopt.pairs.stages import Asked, Judged, Place
 from prefopt.records import Example
 
 __all__ = ["MeanLogp"]
@@ -28,6 +28,12 @@ class MeanLogp:
     def uses(self) -> frozenset[str]:
         """Keys of models that must be given."""
         return frozenset() if self.model else frozenset({"policy"})
+
+    def check(self, asked: Asked) -> None:
+        """Raises: UserError for a model that is no language model, or not clear."""
+        from prefopt.pairs.model_checks import own_model
+
+        own_model(self.model, asked, "score=mean_logp")
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that scores. Raises: UserError for a model that is missing, no language model, or not clear."""

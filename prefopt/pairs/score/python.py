@@ -10,11 +10,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from prefopt.errors import UserError, did_you_mean
+from prefopt.fill import SettingsError
 from prefopt.pairs.prompt_text import last_question
-from prefopt.pairs.stages import Judged, Place
+from prefopt.pairs.stages import Asked, Judged, Place
 from prefopt.records import Example
 
 __all__ = ["Python"]
@@ -41,6 +43,19 @@ class Python:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", self.function):
             raise ValueError(f"function must be package.module:function, not {self.function!r}")
+
+    def check(self, asked: Asked) -> None:
+        """Whether the module can be found; it is not run here. Raises: SettingsError where it is not there."""
+        module = self.function.split(":")[0]
+        _look_here_too()
+        try:
+            found = find_spec(module)
+        except ModuleNotFoundError as error:
+            raise _no_module(error.name or module) from None
+        except Exception:  # of a package that fails: `open` says it with the line
+            return
+        if found is None:
+            raise _no_module(module)
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that judges. Raises: UserError where there is no such function, or its module fails."""
@@ -72,24 +87,33 @@ class Python:
 
 def _import(function: str) -> Callable[[str, str], Any]:
     module_name, name = function.split(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    _look_here_too()
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise UserError(f"function: {module_name} cannot be imported: {_brief(error)}") from error
-        raise UserError(
-            f"function: there is no module {error.name!r}, neither installed nor in {os.getcwd()}",
-            "give the command in the folder that holds it, or correct the name",
-        ) from None
+            raise SettingsError("function", f"{module_name} cannot be imported: {_brief(error)}") from error
+        raise _no_module(error.name) from None
     except Exception as error:
-        raise UserError(f"function: {module_name} cannot be imported: {_brief(error)}") from error
+        raise SettingsError("function", f"{module_name} cannot be imported: {_brief(error)}") from error
     found = getattr(module, name, None)
     if not callable(found):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UserError(f"function: {module_name} has no function {name!r}", did_you_mean(name, known))
+        raise SettingsError("function", f"{module_name} has no function {name!r}", did_you_mean(name, known))
     return found
+
+
+def _look_here_too() -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def _no_module(name: str) -> SettingsError:
+    return SettingsError(
+        "function",
+        f"there is no module {name!r}, neither installed nor in {os.getcwd()}",
+        "give the command in the folder that holds it, or correct the name",
+    )
 
 
 def _brief(error: Exception) -> str:

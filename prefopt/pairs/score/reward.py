@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from prefopt.pairs.stages import Judged, Place
+from prefopt.pairs.stages import Asked, Judged, Place
 from prefopt.records import Example
 
 __all__ = ["Reward"]
@@ -23,6 +23,12 @@ class Reward:
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"reward"})
+
+    def check(self, asked: Asked) -> None:
+        """Raises: UserError for a model that is none, has no head, or several labels."""
+        from prefopt.pairs.model_checks import check_reward_model
+
+        check_reward_model(asked.settings.reward, "reward")
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that scores. Raises: UserError for a model that is none, has no head, or several labels."""

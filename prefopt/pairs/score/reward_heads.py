@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from prefopt.errors import UserError, did_you_mean
-from prefopt.pairs.stages import Judged, Place
+from prefopt.pairs.stages import Asked, Judged, Place
 from prefopt.records import Example
 
 __all__ = ["RewardHeads"]
@@ -35,12 +35,21 @@ class RewardHeads:
         if self.weights and not any(self.weights.values()):
             raise ValueError("weights are all 0, so that every candidate would score the same")
 
+    def check(self, asked: Asked) -> None:
+        """Raises: UserError for a model or weights that will not do."""
+        from prefopt.pairs.model_checks import check_reward_heads
+
+        _check(self.weights, check_reward_heads(asked.settings.reward, "reward")[1], asked.settings.reward)
+
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that scores. Raises: UserError for a model or weights that will not do."""
+        from prefopt.pairs.model_checks import check_reward_heads
         from prefopt.pairs.score_models import named, open_reward_heads
 
         path = named(place.settings.reward, "reward", "score=reward_heads", "a reward model")
-        model, labels = open_reward_heads(place, path, "reward", lambda names: _check(self.weights, names, path))
+        _, labels = check_reward_heads(path, "reward")
+        _check(self.weights, labels, path)
+        model = open_reward_heads(place, path, "reward")
         weight = by_place(self.weights, labels)
 
         def score(examples: Sequence[Example]) -> list[Judged]:

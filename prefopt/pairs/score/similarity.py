@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from prefopt.errors import RunError
-from prefopt.pairs.stages import Judged, Place
+from prefopt.pairs.stages import Asked, Judged, Place
 from prefopt.records import Example
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ class Similarity:
     def uses(self) -> frozenset[str]:
         """Keys of models that must be given."""
         return frozenset() if self.model else frozenset({"policy"})
+
+    def check(self, asked: Asked) -> None:
+        """Raises: UserError for a model that is no language model, or not clear."""
+        from prefopt.pairs.model_checks import own_model
+
+        own_model(self.model, asked, "score=similarity")
 
     def open(self, place: Place) -> Callable[[Sequence[Example]], list[Judged]]:
         """The function that scores. Raises: UserError for a model that is missing, no language model, or not clear."""
