@@ -107,4 +107,4 @@ def _counts(runs: Sequence[Run]) -> list[str]:
 
 def _some(runs: Sequence[Run]) -> str:
     more = f" and {len(runs) - _TITLES} more" if len(runs) > _TITLES else ""
-    return ", ".join(run.label for run in runs[:_TITLES]) + more
+    return ", ".join(run.called for run in runs[:_TITLES]) + more

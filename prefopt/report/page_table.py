@@ -87,9 +87,8 @@ def _head(name: str, kind_of_values: str, title: str = "", kind: str = "", hidde
 def _run_cell(place: int, run: Run, shown: Mapping[str, Any]) -> str:
     """The name with the line that stands for it in every figure, and the box that draws or hides its curves."""
     where = str(run.folder) if run.folder else "no folder"
-    label = escape(shown["label"])
-    # What a label of varied settings says stands in the columns beside it.
-    name = f"#{place + 1}" if run.varied and "=" in run.label else label
+    # What the label says stands in the columns beside it.
+    name, label = escape(shown["name"]), escape(shown["label"])
     return (
         f'<th scope="row" data-v="{name}"><span class="name">'
         f'<input type="checkbox" class="draw" aria-label="draw the curves of {label}">'

@@ -35,6 +35,12 @@ class Row:
         return self.runs[0]
 
     @property
+    def name(self) -> str:
+        """The name of its run; of several the first one's and how many more there are."""
+        more = f" and {len(self.runs) - 1} more" if len(self.runs) > 1 else ""
+        return self.first.called + more
+
+    @property
     def state(self) -> str:
         """done, or "2 done, 1 failed"."""
         counts = Counter(run.state for run in self.runs)

@@ -29,6 +29,8 @@ class Run:
     """One run, or one job of a sweep that has not come to a folder, or a model that was only evaluated.
 
     label: what tells it from the others, what it varies ("lr=0.001 seed=1") or its name; no two runs have the same.
+    name: the end of its folder, as much as tells it from the others (quick, or two/quick); of a job without a folder
+    "job 3", of a model that was only evaluated the model.
     method: the loss's name; "" where nobody knows it. varied: dotted key to value, of the settings in which the runs of
     this report differ; a key that a run does not have is left out. settings: every dotted key as the run was composed
     (demo:// and not its place on this machine), lists of mappings entered by place; of a job without a folder what
@@ -60,6 +62,12 @@ class Run:
     data_report: Mapping[str, Any] | None = None
     manifest: Mapping[str, Any] | None = None
     evaluations: Sequence[Evaluation] = ()
+    name: str = ""
+
+    @property
+    def called(self) -> str:
+        """What people call it: its name, or its label where nobody gave it one."""
+        return self.name or self.label
 
 
 @dataclass(frozen=True)

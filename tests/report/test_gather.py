@@ -119,7 +119,27 @@ def test_adapters_beside_none_vary(tmp_path: Path) -> None:
 def test_runs_of_the_same_settings_are_called_by_their_folders(tmp_path: Path) -> None:
     write_run(tmp_path / "one" / "run")
     write_run(tmp_path / "two" / "run")
-    assert [run.label for run in gather([tmp_path]).runs] == ["run (one/run)", "run (two/run)"]
+    runs = gather([tmp_path]).runs
+    assert [run.label for run in runs] == ["one/run", "two/run"]
+    assert [run.name for run in runs] == ["one/run", "two/run"]
+
+
+def test_a_run_is_named_by_as_much_of_its_folder_as_tells_it_from_the_others(tmp_path: Path) -> None:
+    for rate, name in ((1e-3, "quick"), (2e-3, "a/long"), (3e-3, "b/long")):
+        write_run(tmp_path / "runs" / name, ("optim.lr", rate))
+    assert {run.label: run.name for run in gather([tmp_path / "runs"]).runs} == {
+        "lr=0.001": "quick",
+        "lr=0.002": "a/long",
+        "lr=0.003": "b/long",
+    }
+
+
+def test_of_a_source_that_others_lack_only_the_path_is_shown(tmp_path: Path) -> None:
+    one, two = ({"path": f"{name}.jsonl", "format": "auto", "split": "train", "weight": 1.0} for name in ("a", "b"))
+    write_run(tmp_path / "1", ("data.train", [one]))
+    write_run(tmp_path / "2", ("data.train", [one, two]), ("data.eval", {"mine": two}))
+    write_run(tmp_path / "3", ("data.train", [one | {"weight": 2.0}]))
+    assert gather([tmp_path]).varied == ["data.train.0.weight", "data.train.1.path", "data.eval.mine.path"]
 
 
 def test_paths_are_called_by_what_they_do_not_share(tmp_path: Path) -> None:
@@ -160,6 +180,7 @@ def test_every_job_of_a_sweep_is_a_run_whatever_became_of_it(tmp_path: Path) -> 
     assert {run.method for run in found.runs} == {"dpo"}
     assert (found.metric, found.direction, found.varied) == (HELD_OUT, "minimize", ["optim.lr"])
     assert found.runs[4].folder is None
+    assert [run.name for run in found.runs] == ["a", "b", "job 3", "job 4", "job 5"]
 
 
 def test_a_sweep_that_was_copied_elsewhere_is_read_there(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row_with_mean_and_deviatio
 
 def test_seeds_shows_each(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(report(capsys, runs, "--seeds", "--format", "json"))["rows"]
-    assert [row["run"] for row in rows][:2] == ["lr=0.001 seed=1", "lr=0.001 seed=2"]
+    assert [row["label"] for row in rows][:2] == ["lr=0.001 seed=1", "lr=0.001 seed=2"]
+    assert [row["run"] for row in rows][:2] == ["0.001-1", "0.001-2"]
     assert len(rows) == 5
 
 
@@ -84,7 +85,7 @@ def test_the_terminal_has_eighty_columns_and_says_what_it_left_out(
     assert max(map(len, out.split("\nno room")[0].splitlines())) <= 80
     assert "runs: 5 runs of dpo: 4 done, 1 failed" in out
     assert "0.7 ± 0.14" in out
-    assert "3  failed: no memory | at all" in out
+    assert "broken  failed: no memory | at all" in out
     assert f"note: {LOSS}: 1 of 5 runs have none" in out
     assert "–" in out
 
@@ -102,6 +103,21 @@ def test_markdown_parses_back_and_bars_are_escaped(runs: Path, capsys: pytest.Ca
     assert len(set(cells)) == 1
     assert lines[1].replace("|", "").replace("-", "").strip() == ""
     assert "no memory \\| at all" in lines[4]
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 0.001-1 and 1 more", "| 0.002-1 and 1 more", "| broken"]
+
+
+def test_of_many_settings_that_vary_the_last_come_behind_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = ("optim.lr", "optim.eps", "optim.weight_decay", "train.epochs", "data.max_length", "data.eval_size")
+    for place in range(2):
+        changes = [(key, place + 1) for key in keys]
+        write_run(tmp_path / "r" / f"run-{place}", *changes, metrics={ACCURACY: 0.7, LOSS: 0.5})
+    head = report(capsys, tmp_path / "r", "--format", "md").splitlines()[0].strip("| ").split(" | ")
+    assert head[:2] + head[-6:] == ["run", "method", ACCURACY, "time", "memory", "optim.eps", keys[2], keys[3]]
+    out = report(capsys, tmp_path / "r")
+    assert "run-0" in out
+    assert "time" in out.split("no room")[0]
 
 
 def test_methods_side_by_side_show_no_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +148,7 @@ def test_a_sweep_is_sorted_by_its_own_metric_and_direction(tmp_path: Path, capsy
         jobs.append(Job(number, [], [f"optim.lr={rate}"], str(number), f"runs/{number}", state="done", exit_code=0))
     folder = write_sweep(tmp_path, *jobs, metric="eval/a/length/chosen", direction="minimize")
     rows = json.loads(report(capsys, folder, "--format", "json"))["rows"]
-    assert [row["run"] for row in rows] == ["lr=0.002", "lr=0.001"]
+    assert [(row["run"], row["label"]) for row in rows] == [("2", "lr=0.002"), ("1", "lr=0.001")]
 
 
 @pytest.mark.parametrize(
