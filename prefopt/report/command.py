@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from prefopt.console import PLAIN
 from prefopt.errors import UserError, did_you_mean
+from prefopt.report.best import best_line
 from prefopt.report.collect import gather
 from prefopt.report.places import SWEEP, kind_of
 from prefopt.report.rows import make_rows, missing
@@ -75,7 +76,8 @@ def report(wanted: Wanted, console: Console) -> int:
     else:
         print((table.as_markdown if wanted.form == "md" else table.as_csv)(gathered, rows, metrics), end="")
         _tell([f"note: {note}" for note in notes])
-    said = _write(wanted, gathered, objectives, metrics)
+    best = best_line(gathered, rows, sort) if sort and not is_turned else ""
+    said = [*([best] if best else []), *_write(wanted, gathered, objectives, metrics)]
     _say(said, console) if wanted.form == "table" else _tell(said)
     return 0
 

@@ -37,7 +37,8 @@ class Run:
     its sweep's other runs share and what it varies.
     state: as `prefopt.sweeps.jobs` names them (done, running, failed, preempted, lost, queued). error: one line, where
     there is one. metrics: the last evaluation, result.json's where there is one, by name (eval/heldout/loss); the
-    newest numbers of its answers (samples/length); and the figures of its evaluations, as EVALUATION/figure.
+    newest numbers of its answers (samples/length), both without those of step 0 where the run is not done; and the
+    figures of its evaluations, as EVALUATION/figure.
     curves: metric name to (step, value) pairs in the order of steps, NaN and infinities left out. nonfinite: how many
     values were. broken: lines of metrics.jsonl that could not be read. seconds: of training, of its last start; None
     until it is done. starts: how often it was started. peak_memory_bytes: the largest of any line. samples: rows of

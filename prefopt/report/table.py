@@ -108,7 +108,7 @@ def as_json(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str], not
     plain = [
         {
             "run": row.name,
-            "label": _label(row),
+            "label": row.label,
             "method": row.first.method,
             "varied": {key: of for key, of in row.first.varied.items() if key != SEED or len(row.runs) == 1},
             "state": row.state,
@@ -220,14 +220,6 @@ def _settings(gathered: Gathered) -> list[str]:
     return [key for key in gathered.varied if key != METHOD]
 
 
-def _label(row: Row) -> str:
-    """The label of a row; of several runs without what says the seed."""
-    label = row.first.label
-    if len(row.runs) == 1:
-        return label
-    return " ".join(word for word in label.split(" ") if not word.startswith("seed=")) or "all"
-
-
 def _shared_set(metrics: Sequence[str]) -> str:
     """The beginning eval/SET/ of all held-out metrics, where they are of one set; it then stands above the table."""
     sets = {"/".join(name.split("/")[:2]) + "/" for name in metrics if name.startswith(EVALUATION)}
@@ -237,7 +229,8 @@ def _shared_set(metrics: Sequence[str]) -> str:
 def _short(cell: Cell | None) -> str:
     if cell is None:
         return MISSING
-    return number(cell.mean) if cell.sd is None else f"{number(cell.mean)} ± {cell.sd:.2g}"
+    shown = number(cell.mean) if cell.sd is None else f"{number(cell.mean)} ± {cell.sd:.2g}"
+    return shown if cell.step is None else f"{shown} @{cell.step}"
 
 
 def _time(cell: Cell | None) -> str:
@@ -260,7 +253,7 @@ def _digits(cell: Cell | None) -> list[str]:
 
 
 def _object(cell: Cell | None) -> dict[str, Any] | None:
-    return None if cell is None else {"mean": cell.mean, "sd": cell.sd, "count": cell.count}
+    return None if cell is None else {"mean": cell.mean, "sd": cell.sd, "count": cell.count, "step": cell.step}
 
 
 def _plain(value: Any) -> str:

@@ -42,6 +42,21 @@ def test_without_a_result_the_last_evaluation_counts(tmp_path: Path) -> None:
     assert run.metrics == {HELD_OUT: 0.8}
 
 
+def test_what_was_measured_before_the_first_step_is_no_result_of_a_run_that_failed(tmp_path: Path) -> None:
+    ended = {"exit_code": 1, "message": "no memory"}
+    lines = [{"step": 0, HELD_OUT: 0.9, "samples/length": 3.0}]
+    assert gather([write_run(tmp_path / "a", lines=lines, ended=ended)]).runs[0].metrics == {}
+    done = write_run(tmp_path / "b", lines=lines, metrics={HELD_OUT: 0.9})
+    assert gather([done]).runs[0].metrics == {HELD_OUT: 0.9, "samples/length": 3.0}
+
+
+def test_where_a_setting_of_the_loss_differs_a_note_says_that_losses_do_not_compare(tmp_path: Path) -> None:
+    for lam in (0.1, 1.0):
+        write_run(tmp_path / str(lam), ("loss", {"name": "orpo", "lam": lam}))
+    (note,) = gather([tmp_path]).notes
+    assert note == "loss and rewards/margin are not comparable between these runs: loss.lam differs"
+
+
 @pytest.mark.parametrize(
     ("ended", "state", "error"),
     [

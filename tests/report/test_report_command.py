@@ -47,7 +47,9 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row_with_mean_and_deviatio
 ) -> None:
     rows = json.loads(report(capsys, runs, "--format", "json"))["rows"]
     by_rate = {row["varied"]["optim.lr"]: row for row in rows}
-    assert by_rate[1e-3]["metrics"][LOSS] == {"mean": pytest.approx(0.7), "sd": pytest.approx(0.02**0.5), "count": 2}
+    assert by_rate[1e-3]["metrics"][LOSS] == {
+        "mean": pytest.approx(0.7), "sd": pytest.approx(0.02**0.5), "count": 2, "step": None
+    }  # fmt: skip
     assert by_rate[1e-3]["state"] == "2 done"
     assert [run["seed"] for run in by_rate[1e-3]["runs"]] == [1, 2]
     assert by_rate[3e-3]["metrics"][LOSS] is None
@@ -149,6 +151,36 @@ def test_a_sweep_is_sorted_by_its_own_metric_and_direction(tmp_path: Path, capsy
     folder = write_sweep(tmp_path, *jobs, metric="eval/a/length/chosen", direction="minimize")
     rows = json.loads(report(capsys, folder, "--format", "json"))["rows"]
     assert [(row["run"], row["label"]) for row in rows] == [("2", "lr=0.002"), ("1", "lr=0.001")]
+
+
+def test_the_word_of_the_table_sorts_by_the_held_out_metric_and_the_best_run_is_named_with_its_folder(
+    runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_run(tmp_path / "more", ("optim.lr", 4e-3), lines=[step(1, 1.0, rewards__accuracy=1.0)], metrics={})
+    out = report(capsys, runs, tmp_path / "more", "--sort", "accuracy").replace("\n", " ")
+    assert f"best by {ACCURACY}: 0.55, mean of 2 of {runs}/0.002-1, {runs}/0.002-2 (lr=0.002)" in out
+    assert "best by" not in report(capsys, runs, "--sort", "-accuracy")
+
+
+def test_no_run_is_the_best_by_a_loss_whose_settings_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for lam in (0.1, 1.0):
+        metrics = {LOSS: lam, ACCURACY: lam}
+        write_run(tmp_path / "r" / f"lam-{lam}", ("loss", {"name": "orpo", "lam": lam}), metrics=metrics)
+    assert "best by" not in report(capsys, tmp_path / "r", "--sort", LOSS)
+    assert "lam-1.0 (lam=1)" in report(capsys, tmp_path / "r", "--sort", ACCURACY)
+
+
+def test_a_value_of_a_run_that_is_not_done_says_at_which_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = {"exit_code": 1, "message": "no memory"}
+    write_run(tmp_path / "r" / "a", ("train.epochs", 2), lines=[{"step": 40, ACCURACY: 0.9}], ended=ended)
+    write_run(tmp_path / "r" / "b", metrics={ACCURACY: 0.7})
+    out = report(capsys, tmp_path / "r", "--sort", "accuracy")
+    assert "0.9 @40" in out
+    assert "0.7 @" not in out
+    assert "@N: as it was at step N, of a run that is not done" in out
+    assert f"0.7 of {tmp_path}/r/b" in out.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
