@@ -199,6 +199,7 @@ def test_a_value_of_a_run_that_is_not_done_says_at_which_step(
         (["RUNS", "--compare", "broken", "broken", "--format", "csv"], "--compare has no --format csv"),
         (["--compare", "RUNS", "RUNS"], "it holds 5 runs"),
         (["RUNS/nowhere"], "there is no such folder"),
+        (["RUNS", "--compare", "a"], "see prefopt report --help"),
     ],
 )
 def test_misuse_is_explained(
