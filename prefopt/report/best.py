@@ -10,6 +10,9 @@ from prefopt.report.shown import number
 from prefopt.report.verdict import preferences
 from prefopt.sweeps.jobs import DONE
 
+_LABEL = 80
+"""Characters of what a run varies that are said besides its folder; of more the table says it."""
+
 
 def best_line(gathered: Gathered, rows: Sequence[Row], metric: str) -> str:
     """ "best by eval/heldout/loss: 0.41 of runs/a (lr=0.001)": the first row with a run that is done; "" where none is.
@@ -23,7 +26,7 @@ def best_line(gathered: Gathered, rows: Sequence[Row], metric: str) -> str:
         done = [run for run in row.runs if run.state == DONE]
         if done and metric in row.values:
             where = ", ".join(str(run.folder or run.called) for run in done)
-            varied = f" ({row.label})" if row.first.varied else ""
+            varied = f" ({row.label})" if row.first.varied and len(row.label) <= _LABEL else ""
             mean = f", mean of {len(done)}" if len(done) > 1 else ""
             return f"best by {metric}: {number(row.values[metric].mean)}{mean} of {where}{varied}"
     return ""

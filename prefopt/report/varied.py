@@ -78,14 +78,14 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def text_of_values(runs: Sequence[Run], key: str) -> list[str]:
-    """What each run has for a varied key, as a person writes it; "" where it has none. Paths without what all share."""
+    """What each run has for a varied key, as a person writes it; "" where it has none.
+
+    Paths by their ends: train.jsonl beside mine.jsonl, a/pairs.jsonl beside b/pairs.jsonl.
+    """
     values = [run.varied.get(key, _MISSING) for run in runs]
-    texts = [value for value in values if isinstance(value, str)]
-    shared = _shared_folders(texts) if all("/" in text for text in texts) else 0
-    return [
-        "" if value is _MISSING else "/".join(value.split("/")[shared:]) if isinstance(value, str) else shown(value)
-        for value in values
-    ]
+    texts = list(dict.fromkeys(value for value in values if isinstance(value, str)))
+    short = dict(zip(texts, _ends([text.split("/") for text in texts])))
+    return ["" if value is _MISSING else short[value] if isinstance(value, str) else shown(value) for value in values]
 
 
 def shown(value: Any) -> str:
@@ -93,17 +93,6 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _shared_folders(paths: Sequence[str]) -> int:
-    """How many leading folders all paths have in common; their own last part is never one."""
-    folders = [path.split("/")[:-1] for path in paths]
-    shared = 0
-    for parts in zip(*folders):
-        if len(set(parts)) > 1:
-            break
-        shared += 1
-    return shared
 
 
 def _differs(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
@@ -127,12 +116,16 @@ def _folder_names(runs: Sequence[Run]) -> list[str]:
 
     Those are jobs that have no folder, and models that were evaluated: their folder is the evaluation's.
     """
-    parts = [() if run.label or run.folder is None else run.folder.resolve().parts for run in runs]
-    length = [1] * len(runs)
+    return _ends([(run.label or "run",) if run.label or not run.folder else run.folder.resolve().parts for run in runs])
+
+
+def _ends(whole: Sequence[Sequence[str]]) -> list[str]:
+    """Of each path the last parts, as few as tell it from the others; all of it where they do not. No path is empty."""
+    length = [1] * len(whole)
     while True:
-        names = ["/".join(own[-n:]) if own else run.label or "run" for run, own, n in zip(runs, parts, length)]
+        names = ["/".join(parts[-n:]) for parts, n in zip(whole, length)]
         often = Counter(names)
-        again = [place for place, name in enumerate(names) if often[name] > 1 and length[place] < len(parts[place])]
+        again = [place for place, name in enumerate(names) if often[name] > 1 and length[place] < len(whole[place])]
         if not again:
             return names
         for place in again:

@@ -163,6 +163,12 @@ def test_paths_are_called_by_what_they_do_not_share(tmp_path: Path) -> None:
     assert [run.label for run in gather([tmp_path]).runs] == ["path=a/pairs.jsonl", "path=b/pairs.jsonl"]
 
 
+def test_paths_that_share_no_folder_are_called_by_their_ends(tmp_path: Path) -> None:
+    for name, path in (("a", "demo://manners/train.jsonl"), ("b", "/tmp/x/mine.jsonl")):
+        write_run(tmp_path / name, ("data.train", [{"path": path}]))
+    assert [run.label for run in gather([tmp_path]).runs] == ["path=train.jsonl", "path=mine.jsonl"]
+
+
 def sweep_of_five(home: Path) -> Path:
     """Done, failed, running on a cluster, its folder gone, and queued."""
     write_run(home / "runs" / "a", ("optim.lr", 1e-3), metrics={HELD_OUT: 0.5})

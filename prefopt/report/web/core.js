@@ -41,7 +41,8 @@ function cssColor(name) {
 function called(run, length = 56) {
   const { name, label } = RUNS[run];
   const both = name === label || label.endsWith(`(${name})`) ? label : `${name} · ${label}`;
-  return both.length > length ? `${both.slice(0, length - 1)}…` : both;
+  if (both.length <= length) return both;
+  return name.length > length ? `${name.slice(0, length - 1)}…` : name;
 }
 
 function colorOf(run) {
