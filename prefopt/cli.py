@@ -83,7 +83,7 @@ def _sweep(words: list[str]) -> int:
     command = words[0] if words else "--help"
     if command not in (*commands, "-h", "--help"):
         raise UserError(f"there is no command sweep {command}", did_you_mean(command, commands))
-    parser = Parser()
+    parser = Parser("sweep")
     if command == "status":
         parser.add_argument("--json", action="store_true")
     if command == "retry":
@@ -115,7 +115,7 @@ def _sweep(words: list[str]) -> int:
 
 
 def _pairs(words: list[str]) -> int:
-    parser = Parser()
+    parser = Parser("pairs")
     for name in ("--dry-run", "--show-config"):
         parser.add_argument(name, action="store_true")
     options = parser.read(words)
@@ -140,7 +140,7 @@ def _pairs(words: list[str]) -> int:
 
 
 def _eval(words: list[str]) -> int:
-    parser = Parser()
+    parser = Parser("eval")
     for name in ("--dry-run", "--show-config", "--json"):
         parser.add_argument(name, action="store_true")
     options = parser.read(words)
@@ -168,7 +168,7 @@ def _eval(words: list[str]) -> int:
 
 
 def _data(words: list[str]) -> int:
-    parser = Parser()
+    parser = Parser("data")
     parser.add_argument("--rows", type=int, default=3)
     options = parser.read(words)
     if options.help:
@@ -185,7 +185,7 @@ def _data(words: list[str]) -> int:
 
 
 def _plan(words: list[str]) -> int:
-    parser = Parser()
+    parser = Parser("plan")
     for name in ("--gpu", "--interconnect"):
         parser.add_argument(name)
     parser.add_argument("--mfu", type=float)
@@ -212,7 +212,7 @@ def _plan(words: list[str]) -> int:
 
 
 def _rounds(words: list[str]) -> int:
-    parser = Parser()
+    parser = Parser("rounds")
     parser.add_argument("--dry-run", action="store_true")
     options = parser.read(words)
     if options.help:

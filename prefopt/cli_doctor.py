@@ -24,7 +24,7 @@ def doctor(words: list[str]) -> int:
 
     Raises: UserError for words that it has not.
     """
-    parser = Parser()
+    parser = Parser("doctor")
     parser.add_argument("--json", action="store_true")
     options = parser.read(words)
     if options.help:

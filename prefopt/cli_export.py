@@ -35,7 +35,7 @@ def export(words: list[str]) -> int:
 
     Raises: UserError for words that it has not, and as `prefopt.export.make.export`.
     """
-    options = Parser().read(words)
+    options = Parser("export").read(words)
     if options.help or not words:
         print(HELP, end="")
         return 0

@@ -180,14 +180,15 @@ or folders that hold any of these. Runs that differ in nothing but train.seed ar
   prefopt report --compare runs/dpo-1f3e runs/dpo-9ab2
 
 options:
-  --sort METRIC       best first, by the name of the metric or its end; -METRIC: worst first (default: the sweep's)
+  --sort METRIC       best first, by the metric or the end of its name (accuracy), and which run that is;
+                      -METRIC: worst first (default: the sweep's)
   --metrics A,B       the metrics shown (default: loss, accuracy and margin held out; first figures of evaluations)
   --seeds             a row for every run, though some differ in their seed only
   --format NAME       table, md, csv or json, on stdout (default: table)
   --html FILE         the page (default: report.html, in the sweep's folder or here); --no-html: none
   --figures DIR       curves, heat map, Pareto front and more, as SVG and PNG
   --objectives A,B    two or three metrics for the Pareto front and its hypervolume
-  --compare A B       two runs, by folder or label: settings, versions, data, and the first step where numbers differ
+  --compare A B       two runs, by name or folder: settings, versions, data, and the first step where numbers differ
 """
 
 LOSSES = """\

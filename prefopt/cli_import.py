@@ -34,7 +34,7 @@ def import_recipe(words: list[str]) -> int:
 
     Raises: UserError for words that it has not, and as `prefopt.peers.command.import_file`.
     """
-    options = Parser().read(words)
+    options = Parser("import").read(words)
     if options.help or not words:
         print(HELP, end="")
         return 0

@@ -14,7 +14,7 @@ def report(words: list[str]) -> int:
 
     Raises: UserError for words that it has not, and as `prefopt.report.command.report`.
     """
-    parser = Parser()
+    parser = Parser("report")
     for name in ("--sort", "--metrics", "--objectives", "--format", "--html", "--figures"):
         parser.add_argument(name, default="")
     for name in ("--no-html", "--seeds"):

@@ -22,7 +22,7 @@ def train(words: list[str]) -> int:
 
     Raises: UserError for words that it has not, and for whatever keeps the run from starting.
     """
-    parser = Parser()
+    parser = Parser("train")
     for name in ("--dry-run", "--show-config", "--sbatch-only", "--quiet", "--json"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")

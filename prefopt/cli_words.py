@@ -10,16 +10,20 @@ from prefopt.errors import UserError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
-    """Options anywhere among the overrides; complaints are `UserError`s, in the same voice as all others."""
+    """Options anywhere among the overrides; complaints are `UserError`s, in the same voice as all others.
 
-    def __init__(self) -> None:
+    command: whose words they are; its help describes its options.
+    """
+
+    def __init__(self, command: str) -> None:
         super().__init__(add_help=False, allow_abbrev=False)
+        self._command = command
         self.add_argument("-h", "--help", action="store_true")
         self.add_argument("--config-dir", type=Path)
         self.add_argument("overrides", nargs="*")
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(message, "see prefopt --help")
+        raise UserError(message, f"see prefopt {self._command} --help")
 
     def read(self, words: list[str]) -> argparse.Namespace:
         """The options and overrides.

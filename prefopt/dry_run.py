@@ -69,7 +69,7 @@ def launch_lines(run: RunSettings, world: World) -> list[str]:
 
 def plan_lines(run: RunSettings, prepared: Prepared, world: World) -> list[str]:
     """Steps and micro-batches of the run, prompts shared wherever model.layout allows it."""
-    from prefopt.data.plan import make_plan
+    from prefopt.data.plan import make_plan, too_few
     from prefopt.train.rows import Rows
 
     shares = run.model.layout in ("auto", "shared")
@@ -90,14 +90,26 @@ def plan_lines(run: RunSettings, prepared: Prepared, world: World) -> list[str]:
     micro_batches = [rows.cut(plan.steps[s], world.num_processes, budget).num_micro_batches for s in looked_at]
     tokens = [int(rows.costs[plan.steps[step]].sum()) for step in looked_at]
     ends = ", ".join(map(str, plan.epoch_ends))
+    few = too_few(plan, rows.counts, prepared.train.sources, train.batch_size, rows.unit)
     lines = [
-        f"steps: {num_steps} of {train.batch_size} {rows.unit}, epochs end after {ends}",
+        f"steps: {_steps(plan.sizes(rows.counts), rows.unit)}, epochs end after {ends}",
+        *([few] if few else []),
         f"micro-batches a step and rank: {min(micro_batches)} to {max(micro_batches)}"
         f" of at most {budget} tokens (first {len(micro_batches)} steps)"
         + ("; auto measures when the run starts" if is_measured else ""),
         f"tokens a step: {sum(tokens) / len(tokens):.0f} on average{', prompts shared' if shares else ''}",
     ]
     return lines
+
+
+def _steps(sizes: list[int], unit: str) -> str:
+    """How many steps of how many pairs: "5 of 8 pairs (1 of them smaller, 3)"; an epoch's last one holds the rest."""
+    largest = max(sizes)
+    smaller = sorted(size for size in sizes if size < largest)
+    if not smaller:
+        return f"{len(sizes)} of {largest} {unit}"
+    span = f"{smaller[0]}" if smaller[0] == smaller[-1] else f"{smaller[0]} to {smaller[-1]}"
+    return f"{len(sizes)} of {largest} {unit} ({len(smaller)} of them smaller, {span})"
 
 
 def template_lines(run: RunSettings, named: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefopt.errors import UserError, did_you_mean
 from prefopt.fill import known_keys
+from prefopt.peer_names import of_a_peer
 from prefopt.recipe_files import TRAIN_TREE, Tree
 from prefopt.settings import MarginSettings, RunSettings, SourceSettings
 
@@ -154,11 +155,14 @@ def check_key(override: Set | Delete, loss_fields: set[str], method: str) -> Non
 
 
 def nearest(key: str, known: set[str]) -> str:
-    """The nearest keys: by the whole key, else by its last part (`trainer.bta` is `loss.beta`)."""
+    """What a peer's name is here (`train.learning_rate` is `optim.lr`), else the nearest keys: in the same group, else
+    by the last part (`trainer.bta` is `loss.beta`)."""
     from difflib import get_close_matches
 
     last = {k: k.rpartition(".")[2] for k in sorted(known)}
     group, _, name = key.rpartition(".")
+    if peer := of_a_peer(name, known):
+        return peer
     same_group = [k for k in last if k.rpartition(".")[0] == group]
     for pool in (same_group, list(last)):
         close = get_close_matches(name, [last[k] for k in pool], n=2, cutoff=0.6)

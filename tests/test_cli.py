@@ -131,7 +131,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, model: Path)
     done = prefopt("train", *words, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for said in (
-        "steps: 2 of 2 pairs",
+        "steps: 2 of 2 pairs, epochs end after",
         "auto measures when the run starts",
         "-m prefopt.train",
         "command line",

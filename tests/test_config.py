@@ -13,7 +13,8 @@ import yaml
 from prefopt.checks import check
 from prefopt.config import compose, compose_with_origins, identity, sources
 from prefopt.errors import UserError
-from prefopt.fill import from_mapping
+from prefopt.fill import from_mapping, known_keys
+from prefopt.peer_names import NAMES
 from prefopt.settings import RunSettings, load
 
 QUICKSTART = "recipe=quickstart"
@@ -75,6 +76,27 @@ def test_known_key_may_be_spelt_with_plus(sign: str) -> None:
 
 def test_nearest_key_is_looked_for_in_the_same_group_first() -> None:
     assert "did you mean train.batch_size?" in refusal("train.batchsize=3")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.learning_rate=1e-5", "did you mean optim.lr?"),
+        ("learning_rate=1e-5", "did you mean optim.lr?"),
+        ("train.max_length=512", "did you mean data.max_length?"),
+        ("train.per_device_train_batch_size=4", "did you mean train.batch_size? (it is what all devices take"),
+        ("model.lora_r=8", "did you mean model.lora.r?"),
+        ("train.output_dir=x", "did you mean dir?"),
+        ("train.lr_scheduler_type=linear", "did you mean optim.schedule?"),
+    ],
+)
+def test_a_name_of_another_trainer_is_told_what_it_is_called_here(override: str, said: str) -> None:
+    assert said in refusal(QUICKSTART, override)
+
+
+def test_every_name_of_another_trainer_means_a_key_that_there_is() -> None:
+    keys = {*known_keys(RunSettings), "loss.beta"}
+    assert {key for key, _ in NAMES.values()} <= keys
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,10 @@ class Plan:
     def __len__(self) -> int:
         return len(self.steps)
 
+    def sizes(self, counts: np.ndarray) -> list[int]:
+        """How much each step holds, in the unit of batch_size. counts [E]: as `make_plan` has them."""
+        return [int(counts[places].sum()) for places in self.steps]
+
     def epoch(self, step: int) -> float:
         """Epochs done after `step` steps: whole at the ends of epochs, linear between."""
         start = 0
@@ -99,6 +103,22 @@ def make_plan(
             ends[-1] = max(len(steps), 1)
             break
     return Plan(tuple(steps), tuple(ends))
+
+
+def too_few(
+    plan: Plan, counts: np.ndarray, sources: Sequence[tuple[int, int, float]], batch_size: int, unit: str
+) -> str:
+    """A sentence where an epoch does not fill one step, which then is smaller than batch_size; "" where it does.
+
+    unit: what `counts` and batch_size count, in the plural. The rest as `make_plan` has it.
+    """
+    sizes = plan.sizes(counts)
+    # Whole epochs only: the first step of many may fall short of batch_size too, where prompts have several pairs.
+    drawn = sum(int(weight) * count + round((weight - int(weight)) * count) for _, count, weight in sources)
+    if not sizes or len(plan.steps[0]) < drawn or sizes[0] >= batch_size:
+        return ""
+    small = f"{sizes[0]} {unit}"
+    return f"{small}, fewer than train.batch_size={batch_size}: one step of {small} an epoch"
 
 
 def _draw(sources: Sequence[tuple[int, int, float]], seed: int, epoch: int) -> np.ndarray:

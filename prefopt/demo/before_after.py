@@ -62,15 +62,16 @@ def print_report(run_dir: Path, console: Console) -> None:
         ("reward accuracy", "eval/heldout/rewards/accuracy", _percent),
         ("reward margin", "eval/heldout/rewards/margin", _number),
     ):
-        table.add_row(label, *(_shown(result[when].get(key), show) for when in ("before", "after")))
+        _add_row(table, label, [_shown(result[when].get(key), show) for when in ("before", "after")])
     for label, field in (("win rate", "win_rate"), ("polite", "polite"), ("rude", "rude"), ("fact right", "right")):
-        table.add_row(label, *(_shown(measures._asdict()[field], _percent) for measures in (before, after)))
+        _add_row(table, label, [_shown(measures._asdict()[field], _percent) for measures in (before, after)])
+    if not table.row_count:
+        console.print("Nothing to compare: there are no held-out pairs, and no answers were sampled (sample.count=0).")
+        return
     print_table(console, table)
-    console.print(_CAPTION, style="dim", highlight=False)
     if samples:
+        console.print(_CAPTION, style="dim", highlight=False)
         _print_answers(samples, console)
-    else:
-        console.print("No answers were sampled (sample.count=0), so nothing could be judged.")
 
 
 def measure(answers: list[tuple[str, str, str]]) -> Measures:
@@ -145,6 +146,12 @@ def _print_answers(samples: list[Sample], console: Console) -> None:
         answers = (_answer(sample.prompt, answer, console) for answer in (sample.before, sample.after))
         table.add_row(Text(_printable(sample.prompt, console)), *answers)
     console.print(table)
+
+
+def _add_row(table: Table, label: str, cells: list[str]) -> None:
+    """A row, where there is a value for it: a reward model gives no answers, and answers may have no right one."""
+    if any(cell != _ABSENT for cell in cells):
+        table.add_row(label, *cells)
 
 
 def _answer(prompt: str, answer: str, console: Console) -> Text:

@@ -91,7 +91,7 @@ def draw_curves(axes: Axes, runs: Sequence[Run], name: str) -> int:
         for run, style, points in having:
             marker = "o" if len(points) < 30 else ""
             xs, ys = zip(*points)
-            axes.plot(xs, ys, label=run.label, linewidth=1.3, marker=marker, markersize=2.5, **style)
+            axes.plot(xs, ys, label=_called(run), linewidth=1.3, marker=marker, markersize=2.5, **style)
     axes.set_xlabel("optimiser step")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     return len(having)
@@ -143,6 +143,12 @@ def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
             draft.unlink(missing_ok=True)
         written.append(path)
     return written
+
+
+def _called(run: Run) -> str:
+    """The name, and what the run varies."""
+    name, label = run.called, run.label
+    return label if name == label or label.endswith(f"({name})") else f"{name}: {label}"
 
 
 def _short(label: str) -> str:

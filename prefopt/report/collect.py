@@ -13,6 +13,7 @@ from prefopt.report.read_run import read_run
 from prefopt.report.runs import Evaluation, Gathered, Run
 from prefopt.report.sweep_jobs import load_sweep, runs_of
 from prefopt.report.varied import varied_keys, with_labels
+from prefopt.report.verdict import incomparable
 from prefopt.sweeps.jobs import DONE
 from prefopt.sweeps.record import Sweep
 
@@ -56,7 +57,8 @@ def gather(paths: Sequence[Path]) -> Gathered:
     labelled = with_labels(everything, keys)
     metrics = {(sweep.metric, sweep.direction) for sweep in sweeps if sweep.metric}
     metric, direction = metrics.pop() if len(metrics) == 1 else ("", "")
-    return Gathered(_title(paths), labelled, keys, [*notes, *_counts(labelled)], metric or "", direction)
+    gathered = Gathered(_title(paths), labelled, keys, (), metric or "", direction)
+    return replace(gathered, notes=[*notes, *_counts(labelled), *incomparable(gathered)])
 
 
 def _with_evaluations(runs: dict[Path, Run], evaluations: Sequence[Evaluation]) -> list[Run]:
@@ -107,4 +109,4 @@ def _counts(runs: Sequence[Run]) -> list[str]:
 
 def _some(runs: Sequence[Run]) -> str:
     more = f" and {len(runs) - _TITLES} more" if len(runs) > _TITLES else ""
-    return ", ".join(run.label for run in runs[:_TITLES]) + more
+    return ", ".join(run.called for run in runs[:_TITLES]) + more

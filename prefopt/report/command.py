@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from prefopt.console import PLAIN
 from prefopt.errors import UserError, did_you_mean
+from prefopt.report.best import best_line
 from prefopt.report.collect import gather
 from prefopt.report.places import SWEEP, kind_of
 from prefopt.report.rows import make_rows, missing
@@ -75,7 +76,8 @@ def report(wanted: Wanted, console: Console) -> int:
     else:
         print((table.as_markdown if wanted.form == "md" else table.as_csv)(gathered, rows, metrics), end="")
         _tell([f"note: {note}" for note in notes])
-    said = _write(wanted, gathered, objectives, metrics)
+    best = best_line(gathered, rows, sort) if sort and not is_turned else ""
+    said = [*([best] if best else []), *_write(wanted, gathered, objectives, metrics)]
     _say(said, console) if wanted.form == "table" else _tell(said)
     return 0
 
@@ -105,7 +107,7 @@ def _check(wanted: Wanted) -> None:
 
 
 def _compare(wanted: Wanted, console: Console) -> int:
-    """Two runs: two folders, or two labels or folder names among the runs of the paths."""
+    """Two runs: two folders, or two names or labels among the runs of the paths."""
     from prefopt.report.compare import compare
     from prefopt.report.show_compare import print_comparison
 
@@ -125,16 +127,17 @@ def _run(name: str, gathered: Gathered | None) -> Run:
     Raises: UserError where it means none, or several.
     """
     if gathered is not None:
-        runs = [run for run in gathered.runs if name in (run.label, run.folder and run.folder.name)]
+        runs = [run for run in gathered.runs if name in (run.name, run.label)]
+        runs = runs or [run for run in gathered.runs if run.folder is not None and name == run.folder.name]
         if len(runs) == 1:
             return runs[0]
         if len(runs) > 1:
-            labels = ", ".join(run.label for run in runs)
-            raise UserError(f"--compare {name}: several runs are called so", f"one of {labels}")
+            names = ", ".join(run.called for run in runs)
+            raise UserError(f"--compare {name}: several runs are called so", f"one of {names}")
     folder = Path(name)
     if not folder.exists() and gathered is not None:
         raise UserError(
-            f"--compare {name}: there is no such run", did_you_mean(name, [run.label for run in gathered.runs])
+            f"--compare {name}: there is no such run", did_you_mean(name, [run.called for run in gathered.runs])
         )
     found = gather([folder])
     if len(found.runs) != 1:

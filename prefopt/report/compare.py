@@ -82,9 +82,9 @@ def compare(a: Run, b: Run) -> Comparison:
     names = [name for name in a.curves if name in b.curves and name not in TIMINGS]
     names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
     only = (_not_in(a, b), _not_in(b, a))
-    notes = [f"{run.label}: {what} is not known" for run in (a, b) for what in _unknown(run)]
+    notes = [f"{run.called}: {what} is not known" for run in (a, b) for what in _unknown(run)]
     return Comparison(
-        labels=(a.label, b.label),
+        labels=(a.called, b.called),
         folders=(str(a.folder or ""), str(b.folder or "")),
         settings=[
             Differing(of.key, of.values, (_origin(a, of.key), _origin(b, of.key)))

@@ -140,7 +140,7 @@ def pareto(gathered: Gathered, objectives: Sequence[str]) -> Figure:
     for run in gathered.runs:
         values = [value(run, name) for name in objectives]
         if run.state == DONE and None not in values:
-            found[run.label] = [number for number in values if number is not None]
+            found[run.called] = [number for number in values if number is not None]
     if not found:
         raise _Nothing(f"no run that is done has all of {', '.join(objectives)}")
     labels, points = list(found), list(found.values())
@@ -183,7 +183,7 @@ def likelihood_length(runs: Sequence[Run]) -> Figure:
         for evaluation in run.evaluations:
             points = _scored(evaluation.folder / "rows.jsonl")
             if any(points.values()):
-                found.append((run.label, points))
+                found.append((run.called, points))
     if not found:
         raise _Nothing("no evaluation has rows with log-probabilities and lengths (prefopt eval measure=preferences)")
     shown_ones = found[:6]

@@ -50,6 +50,7 @@ def page_data(gathered: Gathered, objectives: Sequence[str]) -> dict[str, Any]:
         places[run.method] += 1
         runs.append(
             {
+                "name": run.called,
                 "label": run.label,
                 "method": run.method,
                 "state": run.state,

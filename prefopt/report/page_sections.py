@@ -111,7 +111,7 @@ def _failures(failed: Sequence[Run]) -> str:
     if not failed:
         return ""
     rows = [
-        f"<li>{state_badge(run.state)} <strong>{escape(run.label)}</strong> "
+        f"<li>{state_badge(run.state)} <strong>{escape(run.called)}</strong> "
         f'<span class="why">{escape(run.error) or "no reason was recorded"}</span></li>'
         for run in failed
     ]
@@ -165,7 +165,7 @@ def _figures_table(gathered: Gathered, data: Mapping[str, Any]) -> str:
                     else f"{number(figure.low)} to {number(figure.high)}"
                 )  # fmt: skip
                 rows.append(
-                    f'<tr><th scope="row">{escape(shown["label"])}</th><td>{escape(name)}</td><td>{breakable(key)}</td>'
+                    f'<tr><th scope="row">{escape(shown["name"])}</th><td>{escape(name)}</td><td>{breakable(key)}</td>'
                     f'<td class="number">{number(figure.value)}</td><td class="number">{bounds}</td>'
                     f'<td class="number">{f"{figure.count:,}" if figure.count else MISSING}</td></tr>'
                 )
@@ -182,7 +182,7 @@ def _evaluation_notes(gathered: Gathered) -> str:
         for evaluation in run.evaluations:
             said.update(dict.fromkeys(f"{evaluation.name}: {note}" for note in evaluation.notes))
             for reason, count in evaluation.left_out.items():
-                said[f"{run.label}, {evaluation.name}: {count:,} left out: {reason}"] = None
+                said[f"{run.called}, {evaluation.name}: {count:,} left out: {reason}"] = None
     lines = "".join(f"<li>{escape(line)}</li>" for line in list(said)[:TABLE_ROWS])
     return f'<ul class="notes">{lines}</ul>' if lines else ""
 
@@ -201,7 +201,7 @@ def _tables(gathered: Gathered, data: Mapping[str, Any]) -> str:
                 if len(found) >= TABLE_ROWS:
                     left += 1
                     continue
-                found.append(_one_table(evaluation, title, f"{shown['label']} · {name} · {title}"))
+                found.append(_one_table(evaluation, title, f"{shown['name']} · {name} · {title}"))
     more = f'<p class="note">{left:,} more tables are in figures.json of their evaluations.</p>' if left else ""
     if not found:
         return ""

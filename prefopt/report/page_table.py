@@ -10,6 +10,7 @@ from typing import Any
 from prefopt.report.metric_names import spoken
 from prefopt.report.runs import Gathered, Run
 from prefopt.report.shown import MISSING, duration, number, size
+from prefopt.report.values import step_of
 from prefopt.report.varied import METHOD, text_of_values
 from prefopt.sweeps.jobs import DONE
 
@@ -46,7 +47,8 @@ def runs_table(gathered: Gathered, data: Mapping[str, Any]) -> str:
         if has_methods:
             cells.append(f'<td data-v="{escape(run.method)}">{escape(run.method) or MISSING}</td>')
         cells += [
-            _number_cell(metrics[place].get(name), place in best[name], hidden=off) for name, off in zip(names, hidden)
+            _number_cell(metrics[place].get(name), step_of(run, name), place in best[name], hidden=off)
+            for name, off in zip(names, hidden)
         ]
         cells.append(_cell(run.seconds, duration(run.seconds)))
         cells.append(_cell(run.peak_memory_bytes, size(run.peak_memory_bytes)))
@@ -58,6 +60,8 @@ def runs_table(gathered: Gathered, data: Mapping[str, Any]) -> str:
     caption += " ★ marks the best value of a metric" if any(best.values()) else ""
     if any(best.values()):
         caption += "; losses and margins of different methods do not compare." if len(data["methods"]) > 1 else "."
+    if any(step_of(run, name) is not None for run in runs for name in run.metrics):
+        caption += " @N: as it was at step N, of a run that is not done."
     return (
         f'{chooser}<div class="scroll tall" tabindex="0" role="region" aria-label="Table of runs"><table id="runs">'
         f"<caption>{caption}</caption><thead><tr>{''.join(heads)}</tr></thead>"
@@ -87,9 +91,8 @@ def _head(name: str, kind_of_values: str, title: str = "", kind: str = "", hidde
 def _run_cell(place: int, run: Run, shown: Mapping[str, Any]) -> str:
     """The name with the line that stands for it in every figure, and the box that draws or hides its curves."""
     where = str(run.folder) if run.folder else "no folder"
-    label = escape(shown["label"])
-    # What a label of varied settings says stands in the columns beside it.
-    name = f"#{place + 1}" if run.varied and "=" in run.label else label
+    # What the label says stands in the columns beside it.
+    name, label = escape(shown["name"]), escape(shown["label"])
     return (
         f'<th scope="row" data-v="{name}"><span class="name">'
         f'<input type="checkbox" class="draw" aria-label="draw the curves of {label}">'
@@ -113,8 +116,10 @@ def _cell(value: float | None, shown: str, hidden: bool = False, best: bool = Fa
     return f'<td class="{classes}" data-v="{sortable}"{" hidden" * hidden}>{mark}{escape(shown)}</td>'
 
 
-def _number_cell(value: float | None, best: bool, hidden: bool) -> str:
-    return _cell(value, number(value), hidden, best)
+def _number_cell(value: float | None, step: int | None, best: bool, hidden: bool) -> str:
+    """step: of a run that is not done, when it was measured."""
+    mark = f" @{step}" if value is not None and step is not None else ""
+    return _cell(value, number(value) + mark, hidden, best)
 
 
 def _best(metrics: Sequence[Mapping[str, float]], name: str, way: int) -> set[int]:

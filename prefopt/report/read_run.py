@@ -42,6 +42,11 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
     told.complaints += complaints
     answers = {name: curve.values[-1] for name, curve in metrics.curves.items() if name.startswith(SAMPLES)}
     last = _numbers(told.result.get("metrics")) or metrics.evaluation
+    if told.state != DONE:  # what was measured before the first step is no result of the training
+        answers, last = (
+            {name: number for name, number in found.items() if metrics.curves[name][-1][0] > 0}
+            for found in (answers, last)
+        )
     run = Run(
         folder=folder,
         label="",

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from prefopt.report.runs import Gathered, Run
-from prefopt.report.values import MEMORY, SECONDS, direction, value
+from prefopt.report.values import MEMORY, SECONDS, direction, step_of, value
 from prefopt.report.varied import SEED, shown
 from prefopt.sweeps.jobs import DONE, STATES
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A metric of a row. mean: over `count` runs. sd: their standard deviation (n - 1); None of one run."""
+    """A metric of a row. mean: over `count` runs. sd: their standard deviation (n - 1); None of one run.
+
+    step: of runs that are not done, at which step it was measured, the first of several; None of those that are.
+    """
 
     mean: float
     sd: float | None
     count: int
+    step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,20 @@ class Row:
     def first(self) -> Run:
         """The run whose settings, the seed apart, all of them have."""
         return self.runs[0]
+
+    @property
+    def name(self) -> str:
+        """The name of its run; of several the first one's and how many more there are."""
+        more = f" and {len(self.runs) - 1} more" if len(self.runs) > 1 else ""
+        return self.first.called + more
+
+    @property
+    def label(self) -> str:
+        """The label of its run; of several without what says the seed."""
+        label = self.first.label
+        if len(self.runs) == 1:
+            return label
+        return " ".join(word for word in label.split(" ") if not word.startswith("seed=")) or "all"
 
     @property
     def state(self) -> str:
@@ -80,12 +98,14 @@ def make_rows(gathered: Gathered, metrics: Sequence[str], sort: str, is_turned: 
 
 
 def missing(gathered: Gathered, metrics: Sequence[str]) -> list[str]:
-    """A sentence for every metric that some runs do not have."""
+    """A sentence for every metric that some runs do not have, and one for those that some have before their end."""
     found = []
     for name in metrics:
         without = sum(value(run, name) is None for run in gathered.runs)
         if without:
             found.append(f"{name}: {without} of {len(gathered.runs)} runs have none")
+    if any(step_of(run, name) is not None for run in gathered.runs for name in metrics):
+        found.append("@N: as it was at step N, of a run that is not done")
     return found
 
 
@@ -95,4 +115,6 @@ def _cell(group: Sequence[Run], metric: str) -> Cell | None:
     if not found:
         return None
     mean = max(found) if metric == MEMORY else fmean(found)
-    return Cell(mean, stdev(found) if len(found) > 1 and metric != MEMORY else None, len(found))
+    steps = [step for run in done or group if (step := step_of(run, metric)) is not None]
+    sd = stdev(found) if len(found) > 1 and metric != MEMORY else None
+    return Cell(mean, sd, len(found), min(steps, default=None))

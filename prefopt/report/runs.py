@@ -29,13 +29,16 @@ class Run:
     """One run, or one job of a sweep that has not come to a folder, or a model that was only evaluated.
 
     label: what tells it from the others, what it varies ("lr=0.001 seed=1") or its name; no two runs have the same.
+    name: the end of its folder, as much as tells it from the others (quick, or two/quick); of a job without a folder
+    "job 3", of a model that was only evaluated the model.
     method: the loss's name; "" where nobody knows it. varied: dotted key to value, of the settings in which the runs of
     this report differ; a key that a run does not have is left out. settings: every dotted key as the run was composed
     (demo:// and not its place on this machine), lists of mappings entered by place; of a job without a folder what
     its sweep's other runs share and what it varies.
     state: as `prefopt.sweeps.jobs` names them (done, running, failed, preempted, lost, queued). error: one line, where
     there is one. metrics: the last evaluation, result.json's where there is one, by name (eval/heldout/loss); the
-    newest numbers of its answers (samples/length); and the figures of its evaluations, as EVALUATION/figure.
+    newest numbers of its answers (samples/length), both without those of step 0 where the run is not done; and the
+    figures of its evaluations, as EVALUATION/figure.
     curves: metric name to (step, value) pairs in the order of steps, NaN and infinities left out. nonfinite: how many
     values were. broken: lines of metrics.jsonl that could not be read. seconds: of training, of its last start; None
     until it is done. starts: how often it was started. peak_memory_bytes: the largest of any line. samples: rows of
@@ -60,6 +63,12 @@ class Run:
     data_report: Mapping[str, Any] | None = None
     manifest: Mapping[str, Any] | None = None
     evaluations: Sequence[Evaluation] = ()
+    name: str = ""
+
+    @property
+    def called(self) -> str:
+        """What people call it: its name, or its label where nobody gave it one."""
+        return self.name or self.label
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefopt.report.rows import Cell, Row
-from prefopt.report.runs import Gathered
+from prefopt.report.runs import Gathered, Run
 from prefopt.report.shown import MISSING, duration, number, size
 from prefopt.report.values import EVALUATION, MEMORY, SECONDS
 from prefopt.report.varied import METHOD, SEED, short_names, text_of_values
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _WIDEST = 22
 """Columns that a varied value gets on a terminal before it is folded."""
+
+_FIRST_SETTINGS = 3
+"""Varied settings that come before what was measured; those of most values. The others come last."""
 
 
 @dataclass
@@ -58,9 +61,9 @@ def print_table(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str],
     for place in range(len(rows)):
         made.add_row(*(Text(column.cells[place], overflow="fold") for column in columns))
     console.print(made)
-    for place, row in enumerate(rows):
+    for row in rows:
         if row.error:
-            console.print(f"{place + 1}  {row.state}: {row.error}", **PLAIN)
+            console.print(f"{row.name}  {row.state}: {row.error}", **PLAIN)
     if left_out:
         names = ", ".join(column.heading.replace("\n", "") for column in left_out)
         console.print(f"no room in {console.width} columns for {names}; --format csv has everything", **PLAIN)
@@ -95,7 +98,7 @@ def as_csv(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str]) -> s
         totals = [_digits(row.values.get(SECONDS))[0], int(row.values[MEMORY].mean) if MEMORY in row.values else ""]
         varied = [_all_values(row, key) for key in keys]
         folders = " ".join(str(one.folder) for one in row.runs if one.folder is not None)
-        line = [_name(row), run.method, *varied, row.state, len(row.runs), *numbers, *totals, row.error, folders]
+        line = [row.name, run.method, *varied, row.state, len(row.runs), *numbers, *totals, row.error, folders]
         writer.writerow(line)
     return out.getvalue()
 
@@ -104,7 +107,8 @@ def as_json(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str], not
     """The same as one object; a metric that a run does not have is null."""
     plain = [
         {
-            "run": _name(row),
+            "run": row.name,
+            "label": row.label,
             "method": row.first.method,
             "varied": {key: of for key, of in row.first.varied.items() if key != SEED or len(row.runs) == 1},
             "state": row.state,
@@ -114,6 +118,7 @@ def as_json(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str], not
             MEMORY: int(row.values[MEMORY].mean) if MEMORY in row.values else None,
             "runs": [
                 {
+                    "name": run.called,
                     "label": run.label,
                     "seed": run.settings.get(SEED, run.varied.get(SEED)),
                     "state": run.state,
@@ -129,33 +134,36 @@ def as_json(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str], not
 
 
 def _columns(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str]) -> list[_Column]:
-    """Every column that the terminal could show. What is kept longest: what varies, state, the first metrics."""
-    keys = _settings(gathered)
+    """Every column that the terminal could show. Kept longest: name, state, the settings that vary most."""
     names = short_names(gathered.varied)
     firsts = [row.first for row in rows]
-    columns = [_Column("", [str(place + 1) for place in range(len(rows))], 1000)]
-    if not any(run.varied for run in firsts) or any(not run.varied for run in firsts):
-        columns.append(_Column("run", ["" if run.varied else run.label for run in firsts], 999))
+
+    def of_settings(keys: Sequence[str], keep: int) -> list[_Column]:
+        found = []
+        for place, key in enumerate(keys):
+            if key == SEED and all(len(row.runs) > 1 for row in rows):
+                continue
+            texts = text_of_values(firsts, key)
+            cells = [MISSING if not text or _is_of_several(row, key) else text for text, row in zip(texts, rows)]
+            found.append(_Column(names[key], cells, keep - place))
+        return found
+
+    keys, rest = _in_order(gathered, firsts)
+    columns = [_Column("run", [row.name for row in rows], 1000)]
     if len({run.method for run in firsts}) > 1:
         columns.append(_Column("method", [run.method or MISSING for run in firsts], 998))
-    for place, key in enumerate(keys):
-        if key == SEED and all(len(row.runs) > 1 for row in rows):
-            continue
-        texts = text_of_values(firsts, key)
-        cells = [MISSING if not text or _is_of_several(row, key) else text for text, row in zip(texts, rows)]
-        # What takes more values says more; of those that take as many the first ones do.
-        columns.append(_Column(names[key], cells, 500 + 10 * min(len(set(texts)), 30) - place))
+    columns += of_settings(keys, 900)
     if any(len(row.runs) > 1 for row in rows):
         columns.append(_Column("runs", [str(len(row.runs)) for row in rows], 990, is_number=True))
     columns.append(_Column("state", [row.state for row in rows], 995))
     shared = _shared_set(metrics)
     for place, name in enumerate(metrics):
         heading = name.removeprefix(shared).replace("/", "/\n")
-        keep = 950 if place == 0 else 500 - place
+        keep = 950 if place == 0 else 800 - place
         columns.append(_Column(heading, [_short(row.values.get(name)) for row in rows], keep, True))
-    columns.append(_Column("time", [_time(row.values.get(SECONDS)) for row in rows], 20, True))
-    columns.append(_Column("memory", [_memory(row.values.get(MEMORY)) for row in rows], 10, True))
-    return columns
+    columns.append(_Column("time", [_time(row.values.get(SECONDS)) for row in rows], 420, True))
+    columns.append(_Column("memory", [_memory(row.values.get(MEMORY)) for row in rows], 410, True))
+    return columns + of_settings(rest, 400)
 
 
 def _fit(columns: list[_Column], width: int) -> list[_Column]:
@@ -169,20 +177,20 @@ def _fit(columns: list[_Column], width: int) -> list[_Column]:
 
 
 def _everything(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    keys = _settings(gathered)
     firsts = [row.first for row in rows]
-    texts = [text_of_values(firsts, key) for key in keys]
+    keys, rest = _in_order(gathered, firsts)
+    texts = {key: text_of_values(firsts, key) for key in (*keys, *rest)}
     has_error = any(row.error for row in rows)
-    head = ["run", "method", *keys, "state", "runs", *metrics, "time", "memory", *(["error"] if has_error else [])]
+    head = ["run", "method", *keys, "state", "runs", *metrics, "time", "memory", *rest]
+    head += ["error"] if has_error else []
     body = []
     for place, row in enumerate(rows):
-        varied = [
-            MISSING if not texts_of[place] or _is_of_several(row, key) else texts_of[place]
-            for key, texts_of in zip(keys, texts)
-        ]
-        cells = [_name(row), row.first.method or MISSING, *varied, row.state, str(len(row.runs))]
+        varied = {key: MISSING if not of[place] or _is_of_several(row, key) else of[place] for key, of in texts.items()}
+        before = [varied[key] for key in keys]
+        cells = [row.name, row.first.method or MISSING, *before, row.state, str(len(row.runs))]
         cells += [_short(row.values.get(name)) for name in metrics]
         cells += [_time(row.values.get(SECONDS)), _memory(row.values.get(MEMORY))]
+        cells += [varied[key] for key in rest]
         body.append([*cells, *([row.error] if has_error else [])])
     return head, body
 
@@ -197,16 +205,19 @@ def _all_values(row: Row, key: str) -> str:
     return " ".join(dict.fromkeys(_plain(run.varied[key]) for run in row.runs if key in run.varied))
 
 
+def _in_order(gathered: Gathered, runs: Sequence[Run]) -> tuple[list[str], list[str]]:
+    """The varied settings that come before what was measured, and those that come after it.
+
+    What takes more values says more; of those that take as many the first ones do.
+    """
+    keys = _settings(gathered)
+    often = sorted(keys, key=lambda key: -len(set(text_of_values(runs, key))))
+    first = set(often[:_FIRST_SETTINGS])
+    return [key for key in keys if key in first], [key for key in keys if key not in first]
+
+
 def _settings(gathered: Gathered) -> list[str]:
     return [key for key in gathered.varied if key != METHOD]
-
-
-def _name(row: Row) -> str:
-    """The label of a row; of several runs without what says the seed."""
-    label = row.first.label
-    if len(row.runs) == 1:
-        return label
-    return " ".join(word for word in label.split(" ") if not word.startswith("seed=")) or "all"
 
 
 def _shared_set(metrics: Sequence[str]) -> str:
@@ -218,7 +229,8 @@ def _shared_set(metrics: Sequence[str]) -> str:
 def _short(cell: Cell | None) -> str:
     if cell is None:
         return MISSING
-    return number(cell.mean) if cell.sd is None else f"{number(cell.mean)} ± {cell.sd:.2g}"
+    shown = number(cell.mean) if cell.sd is None else f"{number(cell.mean)} ± {cell.sd:.2g}"
+    return shown if cell.step is None else f"{shown} @{cell.step}"
 
 
 def _time(cell: Cell | None) -> str:
@@ -241,7 +253,7 @@ def _digits(cell: Cell | None) -> list[str]:
 
 
 def _object(cell: Cell | None) -> dict[str, Any] | None:
-    return None if cell is None else {"mean": cell.mean, "sd": cell.sd, "count": cell.count}
+    return None if cell is None else {"mean": cell.mean, "sd": cell.sd, "count": cell.count, "step": cell.step}
 
 
 def _plain(value: Any) -> str:

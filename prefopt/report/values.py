@@ -10,6 +10,7 @@ from prefopt.report.curves import EVALUATION, SAMPLES
 from prefopt.report.pareto import MAXIMIZE, MINIMIZE
 from prefopt.report.runs import Gathered, Run
 from prefopt.report.verdict import preference
+from prefopt.sweeps.jobs import DONE
 
 SECONDS, MEMORY = "seconds", "peak_memory_bytes"
 
@@ -39,6 +40,14 @@ def value(run: Run, metric: str) -> float | None:
     return curve[-1][1] if curve else None
 
 
+def step_of(run: Run, metric: str) -> int | None:
+    """At which step the value of a run that is not done was measured; None of one that is, and of whole-run numbers."""
+    curve = run.curves.get(metric)
+    if run.state == DONE or not curve or metric in (SECONDS, MEMORY):
+        return None
+    return curve[-1][0]
+
+
 def known_metrics(runs: Sequence[Run]) -> list[str]:
     """Every metric that some run has, held-out ones first."""
     names = dict.fromkeys(name for run in runs for name in run.metrics)
@@ -49,7 +58,8 @@ def known_metrics(runs: Sequence[Run]) -> list[str]:
 def resolve(name: str, known: Sequence[str], option: str) -> str:
     """The metric that a word of the command line means: its name, or the end of the name of exactly one.
 
-    A bare name is a held-out metric's before it is one of training steps. option: for messages.
+    A bare name is a held-out metric's before it is one of training steps, its last word too: accuracy is
+    eval/heldout/rewards/accuracy where no other held-out metric ends so. option: for messages.
 
     Raises: UserError where there is none, or several.
     """
@@ -58,7 +68,7 @@ def resolve(name: str, known: Sequence[str], option: str) -> str:
     fitting = [metric for metric in known if metric.endswith(f"/{name}")]
     depth = 2 + name.count("/")  # eval/SET/NAME, and not eval/SET/loss/NAME
     held_out = [metric for metric in fitting if metric.startswith(EVALUATION) and metric.count("/") == depth]
-    for found in (held_out, fitting):
+    for found in (held_out, [metric for metric in fitting if metric.startswith(EVALUATION)], fitting):
         if len(found) == 1:
             return found[0]
     if name in known:

@@ -16,6 +16,9 @@ METHOD, SEED = "loss.name", "train.seed"
 _OF_METHODS = ("loss", "data.margins")
 """Groups of which methods have keys of their own: that another method lacks them is no difference."""
 
+_SOURCES = ("data.train", "data.eval")
+"""Sources of data: that another run has no such source is said by its path, and not by its split and limit besides."""
+
 _MISSING = object()
 
 
@@ -23,7 +26,8 @@ def varied_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys in which runs differ, of those that decide numbers, in the order in which the settings have them.
 
     A setting of a method that others do not have (loss.beta beside loss.lam) counts where those that have it differ;
-    any other one that some lack (model.lora.r) counts as a value of its own.
+    any other one that some lack (model.lora.r) counts as a value of its own. Of a source of data that some lack, its
+    path does.
     """
     plain = [
         {key: _plain(value) for key, value in known.items() if not _is_in(key, NOT_IDENTITY)} for known in settings
@@ -37,7 +41,7 @@ def varied_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def with_labels(runs: Sequence[Run], keys: Sequence[str]) -> list[Run]:
-    """The runs with `varied` filled and a label each that no other has.
+    """The runs with `varied` filled, and a name and a label each that no other has.
 
     settings of a run: where they are empty, its `varied` as it stands (a job that has no folder yet).
     """
@@ -46,18 +50,16 @@ def with_labels(runs: Sequence[Run], keys: Sequence[str]) -> list[Run]:
     runs = [replace(run, varied=values) for run, values in zip(runs, varied)]
     texts = [text_of_values(runs, key) for key in keys]
     names = short_names(keys)
+    called = _folder_names(runs)
     labels = []
     for place, run in enumerate(runs):
         words = [f"{names[key]}={column[place]}" for key, column in zip(keys, texts) if key in run.varied]
-        labels.append(" ".join(words) or run.label or _tail(run, 1))
-    length = 1
-    while (often := Counter(labels)).most_common(1)[0][1] > 1 and length < 10:
-        again = [
-            f"{label.partition(' (')[0]} ({_tail(run, length)})" if often[label] > 1 else label
-            for run, label in zip(runs, labels)
-        ]
-        labels, length = again, length + 1
-    return [replace(run, label=label) for run, label in zip(runs, labels)]
+        labels.append(" ".join(words) or called[place])
+    often = Counter(labels)
+    labels = [
+        f"{label} ({name})" if often[label] > 1 and label != name else label for label, name in zip(labels, called)
+    ]
+    return [replace(run, label=label, name=name) for run, label, name in zip(runs, labels, called)]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -76,14 +78,14 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def text_of_values(runs: Sequence[Run], key: str) -> list[str]:
-    """What each run has for a varied key, as a person writes it; "" where it has none. Paths without what all share."""
+    """What each run has for a varied key, as a person writes it; "" where it has none.
+
+    Paths by their ends: train.jsonl beside mine.jsonl, a/pairs.jsonl beside b/pairs.jsonl.
+    """
     values = [run.varied.get(key, _MISSING) for run in runs]
-    texts = [value for value in values if isinstance(value, str)]
-    shared = _shared_folders(texts) if all("/" in text for text in texts) else 0
-    return [
-        "" if value is _MISSING else "/".join(value.split("/")[shared:]) if isinstance(value, str) else shown(value)
-        for value in values
-    ]
+    texts = list(dict.fromkeys(value for value in values if isinstance(value, str)))
+    short = dict(zip(texts, _ends([text.split("/") for text in texts])))
+    return ["" if value is _MISSING else short[value] if isinstance(value, str) else shown(value) for value in values]
 
 
 def shown(value: Any) -> str:
@@ -93,20 +95,9 @@ def shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _shared_folders(paths: Sequence[str]) -> int:
-    """How many leading folders all paths have in common; their own last part is never one."""
-    folders = [path.split("/")[:-1] for path in paths]
-    shared = 0
-    for parts in zip(*folders):
-        if len(set(parts)) > 1:
-            break
-        shared += 1
-    return shared
-
-
 def _differs(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
     values = {known.get(key, _MISSING) for known in settings}
-    if _is_in(key, _OF_METHODS):
+    if _is_in(key, _OF_METHODS) or (_is_in(key, _SOURCES) and not key.endswith(".path")):
         values.discard(_MISSING)
     return len(values) > 1
 
@@ -120,6 +111,22 @@ def _plain(value: Any) -> Any:
     return value if type(value) in (str, int, float) else json.dumps(value, sort_keys=True, default=str)
 
 
-def _tail(run: Run, length: int) -> str:
-    """The last parts of a run's folder, by which people know it."""
-    return "/".join(run.folder.parts[-length:]) if run.folder is not None else run.label or "run"
+def _folder_names(runs: Sequence[Run]) -> list[str]:
+    """Each run by the last parts of its folder, as few as tell it from the others; one that has a label already by it.
+
+    Those are jobs that have no folder, and models that were evaluated: their folder is the evaluation's.
+    """
+    return _ends([(run.label or "run",) if run.label or not run.folder else run.folder.resolve().parts for run in runs])
+
+
+def _ends(whole: Sequence[Sequence[str]]) -> list[str]:
+    """Of each path the last parts, as few as tell it from the others; all of it where they do not. No path is empty."""
+    length = [1] * len(whole)
+    while True:
+        names = ["/".join(parts[-n:]) for parts, n in zip(whole, length)]
+        often = Counter(names)
+        again = [place for place, name in enumerate(names) if often[name] > 1 and length[place] < len(whole[place])]
+        if not again:
+            return names
+        for place in again:
+            length[place] += 1

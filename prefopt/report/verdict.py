@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from prefopt.better import direction, sign
 from prefopt.report.metric_names import spoken
 from prefopt.report.runs import Gathered
+from prefopt.report.varied import METHOD
 
 _NEITHER = (
     "length",
@@ -40,10 +41,11 @@ def preference(metric: str) -> int:
 def preferences(gathered: Gathered, metrics: Sequence[str], objectives: Sequence[str] = ()) -> dict[str, int]:
     """`preference` of each metric, among these runs.
 
-    A loss or a margin has another unit for every method: where runs differ in that, none of them is better. But a sweep
+    A loss or a margin has another unit for every method and for every value of its settings: where runs differ in
+    those, none of them is better. But a sweep
     knows which way its own metric goes, and an objective that was asked for has a way in any case.
     """
-    is_mixed = len({run.method for run in gathered.runs if run.method}) > 1
+    is_mixed = len({run.method for run in gathered.runs if run.method}) > 1 or bool(_scales(gathered))
     ways = {name: 0 if is_mixed and _is_of_one_method(name) else preference(name) for name in metrics}
     for name in objectives:
         if name in ways and not ways[name]:
@@ -51,6 +53,19 @@ def preferences(gathered: Gathered, metrics: Sequence[str], objectives: Sequence
     if gathered.metric in ways and gathered.direction:
         ways[gathered.metric] = -1 if gathered.direction == "minimize" else 1
     return ways
+
+
+def incomparable(gathered: Gathered) -> list[str]:
+    """A sentence that says why losses do not compare, where a setting of the loss itself differs between runs."""
+    scales = _scales(gathered)
+    if not scales:
+        return []
+    differ = "differs" if len(scales) == 1 else "differ"
+    return [f"loss and rewards/margin are not comparable between these runs: {', '.join(scales)} {differ}"]
+
+
+def _scales(gathered: Gathered) -> list[str]:
+    return [key for key in gathered.varied if key.startswith("loss.") and key != METHOD]
 
 
 def _is_of_one_method(metric: str) -> bool:

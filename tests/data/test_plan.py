@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefopt.data.partition import deal, largest_differencing, longest_first
-from prefopt.data.plan import Plan, cut, make_plan
+from prefopt.data.plan import Plan, cut, make_plan, too_few
 from prefopt.errors import UserError
 
 
@@ -61,6 +61,19 @@ def test_batch_size_counts_pairs() -> None:
         assert counts[step].sum() <= 8
     with pytest.raises(UserError, match=r"batch_size=5 cannot be reached: one prompt alone has 6 pairs"):
         plan(40, counts, batch_size=5)
+
+
+def test_data_smaller_than_a_batch_is_one_step_of_all_of_it_and_said() -> None:
+    sources, counts = [(0, 32, 1.0)], np.ones(32, dtype=np.int64)
+    small = plan(32, batch_size=128, epochs=2.0)
+    assert small.sizes(counts) == [32, 32]
+    said = "32 pairs, fewer than train.batch_size=128: one step of 32 pairs an epoch"
+    assert too_few(small, counts, sources, 128, "pairs") == said
+    assert too_few(plan(32, batch_size=32), counts, sources, 32, "pairs") == ""
+    assert plan(32, batch_size=24).sizes(counts) == [24, 8]
+    assert too_few(plan(32, batch_size=24), counts, sources, 24, "pairs") == ""
+    twos = np.full(32, 2)  # a step of 7 holds three prompts of two pairs, which is no lack of data
+    assert too_few(plan(32, twos, batch_size=7, max_steps=1), twos, sources, 7, "pairs") == ""
 
 
 def test_weights_of_sources_are_times_per_epoch() -> None:

@@ -95,16 +95,24 @@ def test_report_fits_its_width_and_survives_any_text(tmp_path: Path, width: int,
 
 def test_rows_of_another_world_have_no_right_answer(tmp_path: Path) -> None:
     text = shown(write_run(tmp_path, [("Who are you?", RUDE, BEST, BEST)]))
-    assert cells(text, "fact right") == ["-", "-"]
+    assert "fact right" not in text
+    assert cells(text, "polite") == ["0.0 %", "100.0 %"]
 
 
-def test_a_run_without_samples_still_shows_its_rewards(tmp_path: Path) -> None:
+def test_a_run_without_samples_shows_its_rewards_and_no_word_of_answers(tmp_path: Path) -> None:
     write_run(tmp_path, [])
     (tmp_path / "samples.jsonl").unlink()
     text = shown(tmp_path)
     assert cells(text, "reward accuracy") == ["60.5 %", "99.6 %"]
-    assert cells(text, "win rate") == ["-", "-"]
-    assert "sample.count=0" in text
+    assert "│ -" not in text
+    assert not any(word in text for word in ("win rate", "Win rate", "polite", "sample.count"))
+
+
+def test_a_run_with_neither_held_out_pairs_nor_answers_says_that_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    (write_run(tmp_path, []) / "result.json").write_text('{"before": {}, "after": {}, "seconds": 2}')
+    text = shown(tmp_path)
+    assert text.startswith("Nothing to compare")
+    assert "│" not in text
 
 
 def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ FLOORS = {
     "prefopt.pairs": 4,
     "prefopt.demo": 4,
     "prefopt.evaluate": 6,
+    "prefopt.peer_names": 0,
     "prefopt.overrides": 5,
     "prefopt.merge": 5,
     "prefopt.config": 5,

@@ -42,6 +42,21 @@ def test_without_a_result_the_last_evaluation_counts(tmp_path: Path) -> None:
     assert run.metrics == {HELD_OUT: 0.8}
 
 
+def test_what_was_measured_before_the_first_step_is_no_result_of_a_run_that_failed(tmp_path: Path) -> None:
+    ended = {"exit_code": 1, "message": "no memory"}
+    lines = [{"step": 0, HELD_OUT: 0.9, "samples/length": 3.0}]
+    assert gather([write_run(tmp_path / "a", lines=lines, ended=ended)]).runs[0].metrics == {}
+    done = write_run(tmp_path / "b", lines=lines, metrics={HELD_OUT: 0.9})
+    assert gather([done]).runs[0].metrics == {HELD_OUT: 0.9, "samples/length": 3.0}
+
+
+def test_where_a_setting_of_the_loss_differs_a_note_says_that_losses_do_not_compare(tmp_path: Path) -> None:
+    for lam in (0.1, 1.0):
+        write_run(tmp_path / str(lam), ("loss", {"name": "orpo", "lam": lam}))
+    (note,) = gather([tmp_path]).notes
+    assert note == "loss and rewards/margin are not comparable between these runs: loss.lam differs"
+
+
 @pytest.mark.parametrize(
     ("ended", "state", "error"),
     [
@@ -119,13 +134,39 @@ def test_adapters_beside_none_vary(tmp_path: Path) -> None:
 def test_runs_of_the_same_settings_are_called_by_their_folders(tmp_path: Path) -> None:
     write_run(tmp_path / "one" / "run")
     write_run(tmp_path / "two" / "run")
-    assert [run.label for run in gather([tmp_path]).runs] == ["run (one/run)", "run (two/run)"]
+    runs = gather([tmp_path]).runs
+    assert [run.label for run in runs] == ["one/run", "two/run"]
+    assert [run.name for run in runs] == ["one/run", "two/run"]
+
+
+def test_a_run_is_named_by_as_much_of_its_folder_as_tells_it_from_the_others(tmp_path: Path) -> None:
+    for rate, name in ((1e-3, "quick"), (2e-3, "a/long"), (3e-3, "b/long")):
+        write_run(tmp_path / "runs" / name, ("optim.lr", rate))
+    assert {run.label: run.name for run in gather([tmp_path / "runs"]).runs} == {
+        "lr=0.001": "quick",
+        "lr=0.002": "a/long",
+        "lr=0.003": "b/long",
+    }
+
+
+def test_of_a_source_that_others_lack_only_the_path_is_shown(tmp_path: Path) -> None:
+    one, two = ({"path": f"{name}.jsonl", "format": "auto", "split": "train", "weight": 1.0} for name in ("a", "b"))
+    write_run(tmp_path / "1", ("data.train", [one]))
+    write_run(tmp_path / "2", ("data.train", [one, two]), ("data.eval", {"mine": two}))
+    write_run(tmp_path / "3", ("data.train", [one | {"weight": 2.0}]))
+    assert gather([tmp_path]).varied == ["data.train.0.weight", "data.train.1.path", "data.eval.mine.path"]
 
 
 def test_paths_are_called_by_what_they_do_not_share(tmp_path: Path) -> None:
     for name in "ab":
         write_run(tmp_path / name, ("data.train", [{"path": f"/data/of/us/{name}/pairs.jsonl"}]))
     assert [run.label for run in gather([tmp_path]).runs] == ["path=a/pairs.jsonl", "path=b/pairs.jsonl"]
+
+
+def test_paths_that_share_no_folder_are_called_by_their_ends(tmp_path: Path) -> None:
+    for name, path in (("a", "demo://manners/train.jsonl"), ("b", "/tmp/x/mine.jsonl")):
+        write_run(tmp_path / name, ("data.train", [{"path": path}]))
+    assert [run.label for run in gather([tmp_path]).runs] == ["path=train.jsonl", "path=mine.jsonl"]
 
 
 def sweep_of_five(home: Path) -> Path:
@@ -160,6 +201,7 @@ def test_every_job_of_a_sweep_is_a_run_whatever_became_of_it(tmp_path: Path) -> 
     assert {run.method for run in found.runs} == {"dpo"}
     assert (found.metric, found.direction, found.varied) == (HELD_OUT, "minimize", ["optim.lr"])
     assert found.runs[4].folder is None
+    assert [run.name for run in found.runs] == ["a", "b", "job 3", "job 4", "job 5"]
 
 
 def test_a_sweep_that_was_copied_elsewhere_is_read_there(tmp_path: Path) -> None:

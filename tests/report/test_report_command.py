@@ -47,7 +47,9 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row_with_mean_and_deviatio
 ) -> None:
     rows = json.loads(report(capsys, runs, "--format", "json"))["rows"]
     by_rate = {row["varied"]["optim.lr"]: row for row in rows}
-    assert by_rate[1e-3]["metrics"][LOSS] == {"mean": pytest.approx(0.7), "sd": pytest.approx(0.02**0.5), "count": 2}
+    assert by_rate[1e-3]["metrics"][LOSS] == {
+        "mean": pytest.approx(0.7), "sd": pytest.approx(0.02**0.5), "count": 2, "step": None
+    }  # fmt: skip
     assert by_rate[1e-3]["state"] == "2 done"
     assert [run["seed"] for run in by_rate[1e-3]["runs"]] == [1, 2]
     assert by_rate[3e-3]["metrics"][LOSS] is None
@@ -56,7 +58,8 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row_with_mean_and_deviatio
 
 def test_seeds_shows_each(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(report(capsys, runs, "--seeds", "--format", "json"))["rows"]
-    assert [row["run"] for row in rows][:2] == ["lr=0.001 seed=1", "lr=0.001 seed=2"]
+    assert [row["label"] for row in rows][:2] == ["lr=0.001 seed=1", "lr=0.001 seed=2"]
+    assert [row["run"] for row in rows][:2] == ["0.001-1", "0.001-2"]
     assert len(rows) == 5
 
 
@@ -84,7 +87,7 @@ def test_the_terminal_has_eighty_columns_and_says_what_it_left_out(
     assert max(map(len, out.split("\nno room")[0].splitlines())) <= 80
     assert "runs: 5 runs of dpo: 4 done, 1 failed" in out
     assert "0.7 ± 0.14" in out
-    assert "3  failed: no memory | at all" in out
+    assert "broken  failed: no memory | at all" in out
     assert f"note: {LOSS}: 1 of 5 runs have none" in out
     assert "–" in out
 
@@ -102,6 +105,21 @@ def test_markdown_parses_back_and_bars_are_escaped(runs: Path, capsys: pytest.Ca
     assert len(set(cells)) == 1
     assert lines[1].replace("|", "").replace("-", "").strip() == ""
     assert "no memory \\| at all" in lines[4]
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 0.001-1 and 1 more", "| 0.002-1 and 1 more", "| broken"]
+
+
+def test_of_many_settings_that_vary_the_last_come_behind_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = ("optim.lr", "optim.eps", "optim.weight_decay", "train.epochs", "data.max_length", "data.eval_size")
+    for place in range(2):
+        changes = [(key, place + 1) for key in keys]
+        write_run(tmp_path / "r" / f"run-{place}", *changes, metrics={ACCURACY: 0.7, LOSS: 0.5})
+    head = report(capsys, tmp_path / "r", "--format", "md").splitlines()[0].strip("| ").split(" | ")
+    assert head[:2] + head[-6:] == ["run", "method", ACCURACY, "time", "memory", "optim.eps", keys[2], keys[3]]
+    out = report(capsys, tmp_path / "r")
+    assert "run-0" in out
+    assert "time" in out.split("no room")[0]
 
 
 def test_methods_side_by_side_show_no_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +150,37 @@ def test_a_sweep_is_sorted_by_its_own_metric_and_direction(tmp_path: Path, capsy
         jobs.append(Job(number, [], [f"optim.lr={rate}"], str(number), f"runs/{number}", state="done", exit_code=0))
     folder = write_sweep(tmp_path, *jobs, metric="eval/a/length/chosen", direction="minimize")
     rows = json.loads(report(capsys, folder, "--format", "json"))["rows"]
-    assert [row["run"] for row in rows] == ["lr=0.002", "lr=0.001"]
+    assert [(row["run"], row["label"]) for row in rows] == [("2", "lr=0.002"), ("1", "lr=0.001")]
+
+
+def test_the_word_of_the_table_sorts_by_the_held_out_metric_and_the_best_run_is_named_with_its_folder(
+    runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_run(tmp_path / "more", ("optim.lr", 4e-3), lines=[step(1, 1.0, rewards__accuracy=1.0)], metrics={})
+    out = report(capsys, runs, tmp_path / "more", "--sort", "accuracy").replace("\n", " ")
+    assert f"best by {ACCURACY}: 0.55, mean of 2 of {runs}/0.002-1, {runs}/0.002-2 (lr=0.002)" in out
+    assert "best by" not in report(capsys, runs, "--sort", "-accuracy")
+
+
+def test_no_run_is_the_best_by_a_loss_whose_settings_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for lam in (0.1, 1.0):
+        metrics = {LOSS: lam, ACCURACY: lam}
+        write_run(tmp_path / "r" / f"lam-{lam}", ("loss", {"name": "orpo", "lam": lam}), metrics=metrics)
+    assert "best by" not in report(capsys, tmp_path / "r", "--sort", LOSS)
+    assert "lam-1.0 (lam=1)" in report(capsys, tmp_path / "r", "--sort", ACCURACY)
+
+
+def test_a_value_of_a_run_that_is_not_done_says_at_which_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = {"exit_code": 1, "message": "no memory"}
+    write_run(tmp_path / "r" / "a", ("train.epochs", 2), lines=[{"step": 40, ACCURACY: 0.9}], ended=ended)
+    write_run(tmp_path / "r" / "b", metrics={ACCURACY: 0.7})
+    out = report(capsys, tmp_path / "r", "--sort", "accuracy")
+    assert "0.9 @40" in out
+    assert "0.7 @" not in out
+    assert "@N: as it was at step N, of a run that is not done" in out
+    assert f"0.7 of {tmp_path}/r/b" in out.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +199,7 @@ def test_a_sweep_is_sorted_by_its_own_metric_and_direction(tmp_path: Path, capsy
         (["RUNS", "--compare", "broken", "broken", "--format", "csv"], "--compare has no --format csv"),
         (["--compare", "RUNS", "RUNS"], "it holds 5 runs"),
         (["RUNS/nowhere"], "there is no such folder"),
+        (["RUNS", "--compare", "a"], "see prefopt report --help"),
     ],
 )
 def test_misuse_is_explained(

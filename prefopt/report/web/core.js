@@ -37,10 +37,12 @@ function cssColor(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-// What a figure calls a run. A label of many settings is cut; its number finds it in the table.
+// What a figure calls a run: its name, which finds it in the table, and what it varies where there is room for that.
 function called(run, length = 56) {
-  const label = RUNS[run].label;
-  return label.length > length ? `#${run + 1} ${label.slice(0, length - 6)}…` : label;
+  const { name, label } = RUNS[run];
+  const both = name === label || label.endsWith(`(${name})`) ? label : `${name} · ${label}`;
+  if (both.length <= length) return both;
+  return name.length > length ? `${name.slice(0, length - 1)}…` : name;
 }
 
 function colorOf(run) {

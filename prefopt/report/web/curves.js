@@ -88,7 +88,7 @@ function setUpSmoothing() {
     const runs = RUNS.map((_, run) => run).filter((run) => drawn.has(run) || picked.has(run));
     const chips = runs.slice(0, DATA.shownRuns).map((run) => {
       const line = makeSvg("svg", { width: 26, height: 10, "aria-hidden": "true" }, swatch(run));
-      const chip = make("button", { type: "button", className: "chip", title: RUNS[run].label }, line, make("span", {}, called(run, 44)));
+      const chip = make("button", { type: "button", className: "chip", title: called(run, 400) }, line, make("span", {}, called(run, 44)));
       chip.setAttribute("aria-pressed", picked.has(run));
       chip.classList.toggle("dim", faded(run));
       chip.addEventListener("click", () => pick(run));

@@ -144,7 +144,7 @@ function drawParallel() {
     const color = scaleColor(DATA.preference[metric] < 0 ? 1 - share : share);
     const line = makeSvg("path", { d: path, fill: "none", stroke: color, "stroke-width": picked.has(run) ? 4 : 2, class: "lane" });
     line.style.opacity = picked.has(run) ? 1 : faded(run) ? 0.1 : Math.max(0.15, Math.min(0.85, 40 / runs.length));
-    line.append(makeSvg("title", {}, `${RUNS[run].label}\n${shownMetric(metric)} ${number(RUNS[run].metrics[metric])}`));
+    line.append(makeSvg("title", {}, `${called(run, 200)}\n${shownMetric(metric)} ${number(RUNS[run].metrics[metric])}`));
     line.addEventListener("click", () => pick(run));
     svg.append(line);
   }

@@ -1,0 +1,32 @@
+"""Which run of a report is the best by the metric that it is sorted by, and where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefopt.report.rows import Row
+from prefopt.report.runs import Gathered
+from prefopt.report.shown import number
+from prefopt.report.verdict import preferences
+from prefopt.sweeps.jobs import DONE
+
+_LABEL = 80
+"""Characters of what a run varies that are said besides its folder; of more the table says it."""
+
+
+def best_line(gathered: Gathered, rows: Sequence[Row], metric: str) -> str:
+    """ "best by eval/heldout/loss: 0.41 of runs/a (lr=0.001)": the first row with a run that is done; "" where none is.
+
+    rows: best first by `metric`, as `make_rows` sorts them. Nothing is the best where no direction is better: a length,
+    or a loss whose settings differ. Of seeds all folders are named.
+    """
+    if not preferences(gathered, [metric])[metric]:
+        return ""
+    for row in rows:
+        done = [run for run in row.runs if run.state == DONE]
+        if done and metric in row.values:
+            where = ", ".join(str(run.folder or run.called) for run in done)
+            varied = f" ({row.label})" if row.first.varied and len(row.label) <= _LABEL else ""
+            mean = f", mean of {len(done)}" if len(done) > 1 else ""
+            return f"best by {metric}: {number(row.values[metric].mean)}{mean} of {where}{varied}"
+    return ""
