@@ -15,7 +15,7 @@ from prefopt.slurm.commands import Known, LimitError, SlurmError, ask_to_stop, c
 from prefopt.slurm.judge import judge
 from prefopt.slurm.record import Record, cancel_file, forget, read_record
 from prefopt.slurm.script import Entry, batch_script
-from prefopt.sweeps.jobs import DONE, QUEUED, Job
+from prefopt.sweeps.jobs import CANCELLED, DONE, QUEUED, Job
 from prefopt.sweeps.launcher import Record as Recorder
 from prefopt.sweeps.settings import SlurmSettings
 
@@ -101,11 +101,14 @@ class SlurmLauncher:
             return
         for job in submitted:
             log = Path(job.log)
-            verdict = judge(_record(job), found.get(job.handle[ID]), cancel_file(log).exists())
+            is_cancelled = cancel_file(log).exists()
+            verdict = judge(_record(job), found.get(job.handle[ID]), is_cancelled)
             job.state, job.exit_code, job.error = verdict.state, verdict.exit_code, verdict.says
             job.handle = {ID: job.handle[ID]}
             if verdict.is_only_word:
                 job.handle["says"] = verdict.says
+            if is_cancelled:
+                job.handle[CANCELLED] = True
             if verdict.waits:
                 job.handle["waits"] = True
 

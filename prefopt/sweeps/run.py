@@ -80,6 +80,7 @@ def sweep(
     with locked(folder):
         before = load(folder)
         known = {} if before is None else {job.dir: job for job in before.jobs}
+        made.made_at = made.made_at if before is None else before.made_at
         for job in [] if asks else jobs:
             made.place(job)
             made.jobs.append(_as_recorded(job, known.get(job.dir)))

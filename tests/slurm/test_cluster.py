@@ -114,7 +114,8 @@ def test_cancel_and_resume_without_accounting(tmp_path: Path, plain_cluster: Clu
     jobs = desk.wait_for("preempted", "preempted", seconds=60)
     assert [job["exit_code"] for job in jobs] == [75, 75]
     assert "is saved" in jobs[0]["error"]
-    assert jobs[1]["error"] == "cancelled"
+    assert "stopped by prefopt sweep cancel; " in jobs[0]["error"]
+    assert jobs[1]["error"] == "stopped by prefopt sweep cancel before it began"
     assert not plain_cluster.run("squeue", "--noheader")  # not put back into the queue
     desk.prefopt("sweep", "status", code=75)
     desk.prefopt("sweep", "resume")
