@@ -16,11 +16,9 @@ from prefopt.slurm.judge import judge
 from prefopt.slurm.record import Record, cancel_file, forget, read_record
 from prefopt.slurm.script import Entry, batch_script
 from prefopt.sweeps.jobs import CANCELLED, DONE, QUEUED, Job
+from prefopt.sweeps.jobs import SLURM_JOB as ID
 from prefopt.sweeps.launcher import Record as Recorder
 from prefopt.sweeps.settings import SlurmSettings
-
-ID = "slurm_job"
-"""Key of `Job.handle`: "12", or "12_3" for task 3 of an array."""
 
 
 class SlurmLauncher:

@@ -17,6 +17,9 @@ STATES = (QUEUED, RUNNING, DONE, FAILED, PREEMPTED, LOST)
 """queued: not started yet, or waiting in a cluster's queue. preempted: stopped by a signal; it can go on. lost: its
 process or its folder is gone and nothing says how it ended."""
 
+SLURM_JOB = "slurm_job"
+"""Key of `Job.handle`: SLURM's id, "12", or "12_3" for task 3 of an array."""
+
 CANCELLED = "cancelled"
 """Key of `Job.handle`: `prefopt sweep cancel` told the job to stop."""
 
@@ -56,6 +59,11 @@ class Job:
     def command(self) -> list[str]:
         """The process of the job: `prefopt train ...` that writes down how it ends (`prefopt/job.py`)."""
         return [sys.executable, "-m", "prefopt.job", self.note, *self.words]
+
+    @property
+    def queue_id(self) -> str:
+        """The id by which a cluster's own commands know the job; empty where none was submitted."""
+        return str(self.handle.get(SLURM_JOB, ""))
 
     @property
     def is_live(self) -> bool:

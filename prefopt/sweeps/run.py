@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefopt.console import PLAIN, print_table
+from prefopt.console import PLAIN
 from prefopt.errors import UserError
 from prefopt.lock import locked
 from prefopt.memory_check import check_installed
@@ -25,7 +25,7 @@ from prefopt.sweeps.plan import Combination, expand, plan_jobs, sweep_name
 from prefopt.sweeps.record import SWEEPS, Sweep, load
 from prefopt.sweeps.space import read_space
 from prefopt.sweeps.states import exit_code, settle
-from prefopt.sweeps.table import summary, table
+from prefopt.sweeps.table import show_jobs, summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,9 +130,9 @@ def refresh(made: Sweep, launcher: Launcher) -> None:
 
 def show(made: Sweep, console: Console) -> None:
     """The table."""
-    print_table(console, table(made.jobs, made.metric))
+    show_jobs(console, made.jobs, made.metric)
     console.print(summary(made.jobs, made.metric, made.direction), **PLAIN)
-    console.print(f"logs and sweep.json in {made.folder}", **PLAIN)
+    console.print(f"logs (job-N.log) and sweep.json in {made.folder}", **PLAIN)
 
 
 def _combinations(words: list[str], starting: Starting) -> list[Combination]:
