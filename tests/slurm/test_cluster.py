@@ -147,7 +147,8 @@ def test_what_limits_or_mistakes_keep_out(desk: Desk) -> None:
 
     words = ["train", "hydra/launcher=slurm", "hydra.launcher.partition=nowhere", *short, "train.seed=4"]
     said = desk.prefopt(*words, code=1)
-    assert said.splitlines()[-1].startswith("prefopt: sbatch: ")
+    assert said.splitlines()[-2].startswith("prefopt: sbatch: ")
+    assert said.splitlines()[-1] == "  hydra.launcher.partition=nowhere: `sinfo` lists the partitions"
     assert "Invalid partition name specified" in said
     (job,) = desk.status()
     assert (job["state"], job["handle"]) == ("queued", {})
