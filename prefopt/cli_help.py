@@ -70,8 +70,7 @@ exit codes: 0 done, 2 misuse, 1 failure, 75 stopped by a signal and saved (the s
 SWEEP = """\
 usage: prefopt sweep status|resume|retry|cancel [DIR] [options] [hydra/launcher=NAME] [hydra.launcher.KEY=VALUE ...]
 
-The runs of one `prefopt train -m`. DIR: the sweep's folder, default: the newest one under ./sweeps, by when
-it was first made.
+The runs of one `prefopt train -m`. DIR: the sweep's folder, default: the one under ./sweeps that was made last.
 
   prefopt train -m recipe=quickstart loss.lam=0.05,0.1,0.2
   prefopt train -m recipe=quickstart 'loss.lam=tag(log,interval(0.01,1))' hydra/sweeper=random hydra.sweeper.n_trials=8

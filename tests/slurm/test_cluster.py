@@ -110,7 +110,10 @@ def test_cancel_and_resume_without_accounting(tmp_path: Path, plain_cluster: Clu
     job = desk.status()[0]
     wait_until(lambda: desk.steps(job) > 40)
     assert desk.states() == ["running", "queued"]
-    assert "stopped: job 1, 2" in desk.prefopt("sweep", "cancel")
+    assert [job["handle"]["slurm_job"] in desk.prefopt("sweep", "status") for job in desk.status()] == [True, True]
+    assert "stopped: job 2\n" in desk.prefopt("sweep", "cancel", "--job", "2")
+    assert desk.states() == ["running", "preempted"]
+    assert "stopped: job 1\njob 1 saves first" in desk.prefopt("sweep", "cancel")
     jobs = desk.wait_for("preempted", "preempted", seconds=60)
     assert [job["exit_code"] for job in jobs] == [75, 75]
     assert "is saved" in jobs[0]["error"]
