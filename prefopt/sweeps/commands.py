@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from prefopt.sweeps.launcher import Launcher, make_launcher
 from prefopt.sweeps.plan import Combination, make_job
 from prefopt.sweeps.record import Sweep, find
 from prefopt.sweeps.run import refresh, run, show
-from prefopt.sweeps.states import SAVED, exit_code
+from prefopt.sweeps.states import exit_code
 from prefopt.sweeps.taken import launcher_of, starting_of, take
 
 
@@ -44,8 +43,6 @@ def status(folder: Path | None, as_json: bool) -> int:
 def resume(folder: Path | None, words: list[str], failed_only: bool = False) -> int:
     """Start what is not done, or only what failed; exit code as of `prefopt train -m`.
 
-    75 where a job was told to stop and has not stopped yet: it cannot be started again before.
-
     words: hydra/launcher=NAME and its keys, where the rest is to be started in another way.
 
     Raises: UserError where somebody works on the sweep already, or a job would be another run now.
@@ -64,14 +61,7 @@ def resume(folder: Path | None, words: list[str], failed_only: bool = False) -> 
         chosen = [job for job in made.jobs if job.is_to_start and (job.state == FAILED or not failed_only)]
         _check(made, chosen, launcher)
         numbers = {job.number for job in chosen}
-        stopping = [job for job in made.jobs if job.is_stopping and not failed_only]
-        code = run(made, launcher, console, lambda job: job.number in numbers, is_asking=not failed_only)
-    for job in stopping:
-        print(
-            f"prefopt: job {job.number} is still stopping; give prefopt sweep resume again when it has stopped",
-            file=sys.stderr,
-        )
-    return SAVED if stopping and not code else code
+        return run(made, launcher, console, lambda job: job.number in numbers, is_asking=not failed_only)
 
 
 def _check_nothing_runs_elsewhere(made: Sweep, starting: Starting) -> None:

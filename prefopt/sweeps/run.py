@@ -24,7 +24,7 @@ from prefopt.sweeps.params import with_params
 from prefopt.sweeps.plan import Combination, expand, plan_jobs, sweep_name
 from prefopt.sweeps.record import SWEEPS, Sweep, load
 from prefopt.sweeps.space import read_space
-from prefopt.sweeps.states import exit_code, settle
+from prefopt.sweeps.states import SAVED, exit_code, settle
 from prefopt.sweeps.table import show_jobs, summary
 
 if TYPE_CHECKING:
@@ -95,8 +95,10 @@ def run(
     """Start those jobs of a sweep, whose lock is held, that are chosen; then the table, and the exit code.
 
     is_asking: where Optuna chooses, whether it goes on to jobs that are not known yet.
+    75 where a job was told to stop and has not stopped yet: it cannot be started again before that.
     """
     refresh(made, launcher)
+    stopping = [job.number for job in made.jobs if job.is_stopping]
     made.save()
     study = _study(made, launcher)
 
@@ -116,9 +118,13 @@ def run(
     refresh(made, launcher)
     made.save()
     show(made, console)
+    for number in stopping:
+        print(
+            f"prefopt: job {number} is still stopping; give the same command again when it has stopped", file=sys.stderr
+        )
     if code:
         return code
-    return exit_code(made.jobs, waited=code is not None)
+    return exit_code(made.jobs, waited=code is not None) or (SAVED if stopping else 0)
 
 
 def refresh(made: Sweep, launcher: Launcher) -> None:

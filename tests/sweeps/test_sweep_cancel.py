@@ -99,7 +99,7 @@ def test_a_job_that_has_not_stopped_yet_is_not_resumed_in_silence(
 ) -> None:
     make("saving", {**process_of(start().pid), CANCELLED: True})
     assert resume(None, []) == 75
-    assert "job 1 is still stopping; give prefopt sweep resume again" in capsys.readouterr().err
+    assert "job 1 is still stopping; give the same command again" in capsys.readouterr().err
 
 
 def test_who_stopped_a_job_is_said_though_its_state_is_that_of_a_preempted_one() -> None:
