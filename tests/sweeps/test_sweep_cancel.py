@@ -16,7 +16,7 @@ from prefopt.sweeps.cancel import cancel
 from prefopt.sweeps.commands import resume, status
 from prefopt.sweeps.groups import record, split
 from prefopt.sweeps.jobs import CANCELLED, Job
-from prefopt.sweeps.record import Sweep, here
+from prefopt.sweeps.record import Sweep, here, load
 from prefopt.sweeps.states import settle
 
 Start = Callable[[], "subprocess.Popen[bytes]"]
@@ -92,6 +92,16 @@ def test_one_job_of_a_running_sweep_is_stopped_and_the_others_go_on(start: Start
     assert shell.poll() is None
     with pytest.raises(UserError, match=r"--job 7: sweeps/running has no such job"):
         cancel(None, [7])
+
+
+def test_a_cancelled_sweep_of_this_machine_remembers_who_stopped_its_jobs(start: Start) -> None:
+    shell, first = start(), start()
+    held_by(make("running", process_of(first.pid)), shell)
+    assert cancel(None) == 0
+    assert shell.wait(timeout=20) == -15
+    made = load(Path("sweeps/running"))
+    assert made is not None
+    assert made.jobs[0].is_stopping  # its own process is no child of this shell, and goes on
 
 
 def test_a_job_that_has_not_stopped_yet_is_not_resumed_in_silence(
