@@ -88,6 +88,8 @@ def _sweep(words: list[str]) -> int:
         parser.add_argument("--json", action="store_true")
     if command == "retry":
         parser.add_argument("--failed", action="store_true")
+    if command == "cancel":
+        parser.add_argument("--job", type=int, action="append", default=[], metavar="N")
     options = parser.read(words[1:])
     if command in ("-h", "--help") or options.help:
         print(cli_help.SWEEP, end="")
@@ -106,7 +108,11 @@ def _sweep(words: list[str]) -> int:
     if command == "status":
         return sweeps.status(folder, options.json)
     if command == "cancel":
-        return sweeps.cancel(folder)
+        from prefopt.sweeps.cancel import cancel
+
+        if folder is not None and str(folder).isdigit() and not folder.exists():
+            raise UserError(f"{folder}: there is no such folder of a sweep", f"a job is chosen by --job {folder}")
+        return cancel(folder, options.job)
     if command == "retry" and not options.failed:
         raise UserError(
             "sweep retry: say which jobs", "--failed for those that failed, or prefopt sweep resume for all"

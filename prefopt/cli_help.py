@@ -70,7 +70,7 @@ exit codes: 0 done, 2 misuse, 1 failure, 75 stopped by a signal and saved (the s
 SWEEP = """\
 usage: prefopt sweep status|resume|retry|cancel [DIR] [options] [hydra/launcher=NAME] [hydra.launcher.KEY=VALUE ...]
 
-The runs of one `prefopt train -m`. DIR: the sweep's folder, default: the newest one under ./sweeps.
+The runs of one `prefopt train -m`. DIR: the sweep's folder, default: the one under ./sweeps that was made last.
 
   prefopt train -m recipe=quickstart loss.lam=0.05,0.1,0.2
   prefopt train -m recipe=quickstart 'loss.lam=tag(log,interval(0.01,1))' hydra/sweeper=random hydra.sweeper.n_trials=8
@@ -80,7 +80,7 @@ commands:
   status              the table: queued, running, done, failed, preempted, lost; --json: all that is known
   resume              start what is not done; hydra/launcher=NAME: in another way than before
   retry --failed      start what failed once more
-  cancel              stop what runs or is queued; it saves, and resume goes on with it
+  cancel              stop what runs or is queued; it saves, and resume goes on with it; --job N: only job N, repeatable
 
 exit codes: 0 all done, 1 a run failed or is lost, 75 a run was stopped and can go on, 2 misuse, 128 + number: a signal
 """

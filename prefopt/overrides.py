@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prefopt.errors import UserError, did_you_mean
 from prefopt.fill import known_keys
 from prefopt.peer_names import of_a_peer
+from prefopt.recipe_files import START_GROUPS, TRAIN_TREE, Tree
 from prefopt.recipe_files import TRAIN_TREE, Tree
 from prefopt.settings import MarginSettings, RunSettings, SourceSettings
 
@@ -144,6 +145,8 @@ def check_key(override: Set | Delete, loss_fields: set[str], method: str) -> Non
         return
     if key.startswith("deepspeed.config."):
         return
+    if hint := _of_start_group(override):
+        raise UserError(f"{key}: there is no such key", hint)
     keys = set(known_keys(RunSettings))
     known = keys | {f"loss.{name}" for name in loss_fields}
     known |= {f"{where}.{leaf}" for where in ("data.train.0", "data.eval.NAME") for leaf in known_keys(SourceSettings)}
@@ -152,6 +155,17 @@ def check_key(override: Set | Delete, loss_fields: set[str], method: str) -> Non
     spelt = re.sub(r"\.\d+(?=\.|$)", ".0", re.sub(r"^data\.eval\.[^.]+", "data.eval.NAME", key))
     if spelt not in known:
         raise UserError(f"{key}: there is no such key", nearest(key, known))
+
+
+def _of_start_group(override: Set) -> str:
+    """ "did you mean hydra/launcher=slurm?" for launcher=slurm, and the like; empty for any other key."""
+    for group in START_GROUPS:
+        short = group.removeprefix("hydra/")
+        if override.key == short:
+            return f"did you mean {group}={override.value}?"
+        if override.key.startswith(f"{short}."):
+            return f"did you mean hydra.{override.key}?"
+    return ""
 
 
 def nearest(key: str, known: set[str]) -> str:

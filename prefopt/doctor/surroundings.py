@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from prefopt.doctor.finding import Finding, ok, warning
+from prefopt.slurm.commands import unanswered
 
 SLURM = ("sbatch", "squeue", "sacct", "scancel", "sinfo")
 SECONDS = 5.0
@@ -16,11 +17,17 @@ OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 def slurm() -> Iterator[Finding]:
     """Whether hydra/launcher=slurm can start jobs from here."""
-    yield slurm_programs(shutil.which, os.environ.get("SLURM_JOB_ID"), _has("submitit"))
+    trouble = unanswered(SECONDS) if shutil.which("sinfo") else ""
+    yield slurm_programs(shutil.which, os.environ.get("SLURM_JOB_ID"), _has("submitit"), trouble)
 
 
-def slurm_programs(which: Callable[[str], str | None], job: str | None, has_submitit: bool) -> Finding:
-    """which: path of a program or None. job: the SLURM job that this process is in."""
+def slurm_programs(
+    which: Callable[[str], str | None], job: str | None, has_submitit: bool, trouble: str = ""
+) -> Finding:
+    """which: path of a program or None. job: the SLURM job that this process is in.
+
+    trouble: why the controller does not answer; empty where it does.
+    """
     there = [name for name in SLURM if which(name)]
     if not there:
         return ok("SLURM", "not here; hydra/launcher=slurm needs it")
@@ -30,6 +37,9 @@ def slurm_programs(which: Callable[[str], str | None], job: str | None, has_subm
         return warning(
             "SLURM", found, f"{', '.join(missing)} not found: log in to a node that has it, or ask its people"
         )
+    if trouble:
+        return warning("SLURM", f"{found}; {trouble}", "hydra/launcher=slurm works on a login node of the cluster")
+    found += "; the controller answers"
     if not has_submitit:
         return warning("SLURM", found, "hydra/launcher=slurm also needs pip install 'prefopt[slurm]'")
     return ok("SLURM", found)

@@ -41,8 +41,10 @@ def check_slurm(settings: SlurmSettings) -> None:
         raise UserError(f"hydra.launcher.mem_gb must be above 0, not {settings.mem_gb:g}")
     if settings.timeout_min is not None and settings.signal_delay_s >= settings.timeout_min * 60:
         raise UserError(
-            f"hydra.launcher.signal_delay_s={settings.signal_delay_s}: the job would be told to stop before it begins",
-            f"less than the {settings.timeout_min * 60} seconds of hydra.launcher.timeout_min",
+            f"hydra.launcher.signal_delay_s={settings.signal_delay_s} is not less than"
+            f" hydra.launcher.timeout_min={settings.timeout_min}, {settings.timeout_min * 60} seconds:"
+            " the job would be told to stop before it begins",
+            "a longer limit, or fewer seconds for the step and the save",
         )
     for name, value in settings.sbatch.items():
         if name in OWN_KEYS:

@@ -32,6 +32,15 @@ LIMITS = (
 """Words of sbatch that may mean "not so many"."""
 
 
+UNREACHABLE = (
+    "unable to contact slurm controller",
+    "resolve_ctls_from_dns_srv",  # no slurm.conf, and no controller by DNS either
+    "configuration source",  # could not establish one
+    "no answer in",  # ours
+)
+"""Words of any command, in lower case, that mean that it did not reach SLURM's controller."""
+
+
 class SlurmError(RunError):
     """A command of SLURM failed; the message is what it said."""
 
@@ -88,6 +97,15 @@ def state_of(job: str) -> str:
         return _run(["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T"], patience=10.0).strip()
     except SlurmError:
         return ""
+
+
+def unanswered(patience: float) -> str:
+    """Why the controller does not answer `sinfo`, in one line; empty where it does. patience: seconds."""
+    try:
+        _run(["sinfo", "--noheader", "--format=%P"], patience)
+    except SlurmError as error:
+        return error.message
+    return ""
 
 
 def cancel_waiting(ids: Iterable[str]) -> None:
@@ -186,8 +204,8 @@ def _run(arguments: list[str], patience: float = PATIENCE) -> str:
             f"there is no {arguments[0]} on this machine", "run this where SLURM's commands are; see also --sbatch-only"
         ) from None
     except subprocess.TimeoutExpired as error:
-        said = _words(error.stderr)
-        raise _failure(arguments[0], said or f"no answer in {patience:.0f} seconds") from None
+        said = "; ".join(filter(None, (_words(error.stderr), f"no answer in {patience:.0f} seconds")))
+        raise _failure(arguments[0], said) from None
     if done.returncode:
         raise _failure(arguments[0], _words(done.stderr) or f"exit code {done.returncode}")
     return done.stdout
@@ -201,5 +219,10 @@ def _words(stderr: str | bytes | None) -> str:
 
 
 def _failure(command: str, said: str) -> SlurmError:
+    if any(words in said.lower() for words in UNREACHABLE):
+        return SlurmError(
+            f"SLURM's controller does not answer; is this a login node of the cluster? ({command}: {said})",
+            "`sinfo` answers where it can be reached",
+        )
     kind = LimitError if command == "sbatch" and any(words in said.lower() for words in LIMITS) else SlurmError
     return kind(f"{command}: {said}")

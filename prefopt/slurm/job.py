@@ -20,7 +20,7 @@ from prefopt.config import compose, identity
 from prefopt.errors import UserError
 from prefopt.slurm.commands import state_of
 from prefopt.slurm.record import Record, cancel_file, requeue_file, write_record
-from prefopt.sweeps.states import SAVED, STARTS
+from prefopt.sweeps.states import BY_CANCEL, SAVED, STARTS
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 """TERM: preemption, scancel, scontrol requeue. USR2: the time limit is near. The others: a user's own --signal."""
@@ -39,7 +39,7 @@ def main(log: Path, max_requeues: int, submitted: str, words: list[str]) -> int:
     record = Record(_job_id(), "running", int(os.environ.get("SLURM_RESTART_COUNT", "0")), host=socket.gethostname())
     # What ends a job at once ends it on every node: those that went on would wait for the one that did not.
     if cancel_file(log).exists():
-        note(replace(record, state="ended", exit_code=SAVED, says="cancelled"))
+        note(replace(record, state="ended", exit_code=SAVED, says=BY_CANCEL))
         return SAVED
     note(record)
     if is_first:
@@ -80,8 +80,10 @@ def _after_stop(log: Path, ended: Record, received: int, max_requeues: int) -> t
     name = signal.Signals(received).name
     # scancel sends what preemption sends; only the state tells them apart.
     state = state_of(ended.slurm_job)
-    if cancel_file(log).exists() or state == "CANCELLED":
-        return replace(ended, says="cancelled"), False
+    if cancel_file(log).exists():
+        return replace(ended, says=BY_CANCEL), False
+    if state == "CANCELLED":
+        return replace(ended, says="cancelled (scancel)"), False
     if state == "COMPLETING":  # by scancel, or by scontrol requeue: SLURM says which once the job has ended
         return replace(ended, state="requeued", says=f"stopped by {name} while SLURM ends the job"), False
     if ended.restarts >= max_requeues:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prefopt.slurm.commands import Known
 from prefopt.slurm.record import Record
-from prefopt.sweeps.states import SAVED
+from prefopt.sweeps.states import BY_CANCEL, SAVED
 
 BENIGN = ("", "Priority", "Resources", "None", "JobArrayTaskLimit")
 """Reasons for waiting that are nothing but the queue."""
@@ -35,7 +35,7 @@ def judge(record: Record | None, known: Known | None, cancelled: bool) -> Verdic
     if record is not None and record.state == "ended":
         return _ended(record)
     if known is not None and known.is_running:
-        return Verdict("running", says="is to stop" if cancelled else "")
+        return Verdict("running", says="is to stop, by prefopt sweep cancel" if cancelled else "")
     if known is not None and known.is_waiting:
         if cancelled:
             return _cancelled(record)
@@ -52,7 +52,9 @@ def judge(record: Record | None, known: Known | None, cancelled: bool) -> Verdic
 
 
 def _cancelled(record: Record | None) -> Verdict:
-    return Verdict("preempted", SAVED, "cancelled", is_only_word=record is None)
+    if record is None:
+        return Verdict("preempted", SAVED, f"{BY_CANCEL} before it began", is_only_word=True)
+    return Verdict("preempted", SAVED, BY_CANCEL)
 
 
 def _ended(record: Record) -> Verdict:
@@ -66,10 +68,12 @@ def _ended(record: Record) -> Verdict:
 def _gone(record: Record | None, known: Known | None) -> Verdict:
     """SLURM ended it, or knows nothing of it, and it had no time to write how it ended."""
     if known is None:
-        where = "before it began" if record is None else f"on {record.host}"
-        return Verdict("lost", None, f"SLURM has forgotten it; it vanished {where}")
+        if record is None:
+            return Verdict("lost", None, "SLURM has forgotten it: cancelled or removed before it began (scancel?)")
+        return Verdict("lost", None, f"SLURM has forgotten it; it vanished on {record.host}")
     if known.state in ("PREEMPTED", "CANCELLED"):
         # Taken out of the queue, it never ran, and SLURM's 0 means nothing.
-        return Verdict("preempted", known.exit_code or None, f"SLURM: {known.state}, before it could save", True)
+        when = "before it began (scancel?)" if record is None else "before it could save"
+        return Verdict("preempted", known.exit_code or None, f"SLURM: {known.state}, {when}", True)
     reason = f" ({known.reason})" if known.reason else ""
     return Verdict("failed", known.exit_code, f"SLURM: {known.state}{reason}", True)

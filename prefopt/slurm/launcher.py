@@ -14,13 +14,12 @@ from prefopt.slurm.check import check_slurm, fitted_to, world_of
 from prefopt.slurm.commands import Known, LimitError, SlurmError, ask_to_stop, cancel_waiting, known, submit
 from prefopt.slurm.judge import judge
 from prefopt.slurm.record import Record, cancel_file, forget, read_record
+from prefopt.slurm.refusals import with_key
 from prefopt.slurm.script import Entry, batch_script
-from prefopt.sweeps.jobs import DONE, QUEUED, Job
+from prefopt.sweeps.jobs import CANCELLED, DONE, QUEUED, Job
+from prefopt.sweeps.jobs import SLURM_JOB as ID
 from prefopt.sweeps.launcher import Record as Recorder
 from prefopt.sweeps.settings import SlurmSettings
-
-ID = "slurm_job"
-"""Key of `Job.handle`: "12", or "12_3" for task 3 of an array."""
 
 
 class SlurmLauncher:
@@ -88,7 +87,7 @@ class SlurmLauncher:
         error = next(iter(refused.values()))
         if not taken:
             raise error
-        print(f"prefopt: {len(refused)} of {len(everyone)} jobs were not submitted: {error.message}", file=sys.stderr)
+        print(f"prefopt: {len(refused)} of {len(everyone)} jobs were not submitted: {error}", file=sys.stderr)
         return FAILURE
 
     def refresh(self, jobs: Sequence[Job]) -> None:
@@ -101,11 +100,14 @@ class SlurmLauncher:
             return
         for job in submitted:
             log = Path(job.log)
-            verdict = judge(_record(job), found.get(job.handle[ID]), cancel_file(log).exists())
+            is_cancelled = cancel_file(log).exists()
+            verdict = judge(_record(job), found.get(job.handle[ID]), is_cancelled)
             job.state, job.exit_code, job.error = verdict.state, verdict.exit_code, verdict.says
             job.handle = {ID: job.handle[ID]}
             if verdict.is_only_word:
                 job.handle["says"] = verdict.says
+            if is_cancelled:
+                job.handle[CANCELLED] = True
             if verdict.waits:
                 job.handle["waits"] = True
 
@@ -155,9 +157,9 @@ class SlurmLauncher:
             job.state, job.exit_code, job.handle = QUEUED, None, {}
         try:
             number = submit(script)
-        except SlurmError:
+        except SlurmError as error:
             script.unlink()
-            raise
+            raise with_key(error, self._asked(jobs[0])) from None
         script.rename(folder / f"slurm-{number}.sh")
         for job in jobs:
             job.handle = {ID: f"{number}_{job.number}" if len(jobs) > 1 else number}

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefopt.console import PLAIN
 from prefopt.errors import UserError
-from prefopt.lock import holder, is_alive, locked
-from prefopt.run_folder import LOCK, read_json
-from prefopt.sweeps.groups import Starting, record, split
+from prefopt.lock import locked
+from prefopt.sweeps.groups import Starting, record
 from prefopt.sweeps.jobs import FAILED, Job
 from prefopt.sweeps.launcher import Launcher, make_launcher
 from prefopt.sweeps.plan import Combination, make_job
 from prefopt.sweeps.record import Sweep, find
 from prefopt.sweeps.run import refresh, run, show
 from prefopt.sweeps.states import exit_code
+from prefopt.sweeps.taken import launcher_of, starting_of, take
 
 
 def status(folder: Path | None, as_json: bool) -> int:
     """Print the table, or sweep.json as it is now; the exit code that the sweep would have if it ended like this."""
     from rich.console import Console
 
-    made = find(folder)
-    refresh(made, _launcher(made))
+    console = Console()
+    made = take(folder, None if as_json else console)
+    refresh(made, launcher_of(made))
     try:
         with locked(made.folder):
             made.save()
@@ -39,7 +36,7 @@ def status(folder: Path | None, as_json: bool) -> int:
         shown: dict[str, Any] = {**asdict(made), "folder": str(made.folder), "exit_code": code}
         print(json.dumps(shown, indent=1, ensure_ascii=False))
     else:
-        show(made, Console())
+        show(made, console)
     return code
 
 
@@ -52,66 +49,19 @@ def resume(folder: Path | None, words: list[str], failed_only: bool = False) -> 
     """
     from rich.console import Console
 
-    found = find(folder)
+    console = Console()
+    found = take(folder, console)
     with locked(found.folder):
         made = find(found.folder)  # as it is now that nobody else changes it
-        starting = _starting(made, words)
-        refresh(made, _launcher(made))
+        starting = starting_of(made, words)
+        refresh(made, launcher_of(made))
         _check_nothing_runs_elsewhere(made, starting)
         made.starting = record(starting)
         launcher = make_launcher(starting.launcher)
         chosen = [job for job in made.jobs if job.is_to_start and (job.state == FAILED or not failed_only)]
         _check(made, chosen, launcher)
         numbers = {job.number for job in chosen}
-        return run(made, launcher, Console(), lambda job: job.number in numbers, is_asking=not failed_only)
-
-
-def cancel(folder: Path | None) -> int:
-    """Stop the queued and running jobs; those that run save first. 0 once that is on its way."""
-    from rich.console import Console
-
-    console = Console()
-    made = find(folder)
-    if holder(made.folder):
-        _stop_holder(made.folder, console)
-        return 0
-    with locked(made.folder):
-        launcher = _launcher(made)
-        refresh(made, launcher)
-        live = [job for job in made.jobs if job.is_live]
-        launcher.cancel(live)
-        made.save()
-    numbers = ", ".join(str(job.number) for job in live)
-    console.print(f"stopped: job {numbers}" if live else "nothing is queued or runs", **PLAIN)
-    return 0
-
-
-def _stop_holder(folder: Path, console: Any) -> None:
-    """Signal the command that runs a sweep here, and wait until it has ended."""
-    held = read_json(folder / LOCK) or {}
-    owner = {"host": held.get("host"), **held["owners"][0]}
-    if owner["host"] != os.uname().nodename:
-        raise UserError(f"{folder} is run by {holder(folder)}", "give this command there")
-    os.kill(owner["pid"], signal.SIGTERM)
-    console.print(f"process {owner['pid']} stops its jobs, which save", **PLAIN)
-    while is_alive(owner):
-        time.sleep(0.2)
-
-
-def _launcher(made: Sweep) -> Launcher:
-    return make_launcher(_starting(made, []).launcher)
-
-
-def _starting(made: Sweep, words: list[str]) -> Starting:
-    config_dir = None if made.config_dir is None else Path(made.config_dir)
-    rest, starting = split(words, config_dir, made.starting)
-    if rest:
-        raise UserError(
-            f"{rest[0]}: the runs of a sweep are what they are", "hydra/launcher=NAME is all that may differ"
-        )
-    if "hydra/sweeper" in starting.given:
-        raise UserError("hydra/sweeper: what a sweep chooses from is what it is", "give its command with other values")
-    return starting
+        return run(made, launcher, console, lambda job: job.number in numbers, is_asking=not failed_only)
 
 
 def _check_nothing_runs_elsewhere(made: Sweep, starting: Starting) -> None:

@@ -136,12 +136,12 @@ def _fill(group: str, stated: Mapping[str, Any], given: Mapping[str, Any]) -> An
     try:
         return from_mapping(schema, merged, prefix)
     except SettingsError as error:
-        hint = error.hint
+        hint, is_unknown = error.hint, "no such key" in error.message
         key = error.key.removeprefix(f"{prefix}.")
         others = [name for name, other in SCHEMAS[group].items() if key in {f.name for f in fields(other)}]
-        if "no such key" in error.message and others:
-            hint = f"{group}={others[0]} has it"
-        raise UserError(f"{error.message} ({group}={stated['name']})", hint or _hint(group, schema)) from None
+        if is_unknown:
+            hint = f"{group}={others[0]} has it" if others else hint or _hint(group, schema)
+        raise UserError(f"{error.message} ({group}={stated['name']})", hint) from None
 
 
 def _hint(group: str, schema: Any) -> str:

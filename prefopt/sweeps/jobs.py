@@ -17,6 +17,12 @@ STATES = (QUEUED, RUNNING, DONE, FAILED, PREEMPTED, LOST)
 """queued: not started yet, or waiting in a cluster's queue. preempted: stopped by a signal; it can go on. lost: its
 process or its folder is gone and nothing says how it ended."""
 
+SLURM_JOB = "slurm_job"
+"""Key of `Job.handle`: SLURM's id, "12", or "12_3" for task 3 of an array."""
+
+CANCELLED = "cancelled"
+"""Key of `Job.handle`: `prefopt sweep cancel` told the job to stop."""
+
 
 @dataclass
 class Job:
@@ -29,7 +35,7 @@ class Job:
     line. metrics: of its last evaluation. had_folder: whether the run's folder has been seen.
     handle: what its launcher needs to find it again (process, devices, cluster's job id), JSON; empty: never started.
     "says" in it: why the cluster ended the job, which then could not say it itself. "waits": the cluster has it in its
-    queue, though it has run already.
+    queue, though it has run already. "cancelled": `prefopt sweep cancel` told it to stop.
     trials: numbers of an Optuna study's trials that are this run.
     """
 
@@ -55,9 +61,19 @@ class Job:
         return [sys.executable, "-m", "prefopt.job", self.note, *self.words]
 
     @property
+    def queue_id(self) -> str:
+        """The id by which a cluster's own commands know the job; empty where none was submitted."""
+        return str(self.handle.get(SLURM_JOB, ""))
+
+    @property
     def is_live(self) -> bool:
         """Whether it runs or waits in a queue: it goes on by itself."""
         return bool(self.handle) and (self.state in (QUEUED, RUNNING) or "waits" in self.handle)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it still runs though `prefopt sweep cancel` told it to stop: it saves."""
+        return self.state == RUNNING and CANCELLED in self.handle
 
     @property
     def is_to_start(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ class Sweep:
     """A sweep. words: overrides of the run with the values that vary. config_dir: of the command line.
 
     working_directory: where the command was given; all paths are relative to it. starting: group to settings
-    (`prefopt/sweeps/groups.py`). metric: by which jobs are compared; direction: minimize or maximize.
+    (`prefopt/sweeps/groups.py`). metric: by which jobs are compared; direction: minimize or maximize. made_at: when its
+    command was first given, ISO 8601 in UTC to the microsecond.
     """
 
     folder: Path
@@ -36,6 +38,7 @@ class Sweep:
     metric: str | None
     direction: str
     jobs: list[Job] = field(default_factory=list)
+    made_at: str = field(default_factory=lambda: _iso(datetime.now(UTC)))
 
     def place(self, job: Job) -> None:
         """Give a new job its files and its command line."""
@@ -67,6 +70,7 @@ def load(folder: Path) -> Sweep | None:
     plain = read_json(folder / RECORD)
     if plain is None:
         return None
+    plain.setdefault("made_at", _touched_at(folder / RECORD))  # of a version that did not record it
     try:
         jobs = [Job(**job) for job in plain.pop("jobs")]
         return Sweep(folder=folder, jobs=jobs, **plain)
@@ -77,16 +81,24 @@ def load(folder: Path) -> Sweep | None:
         ) from None
 
 
+def here() -> list[Path]:
+    """The folders of the sweeps of this working directory, by when each was first made; the newest last.
+
+    Not by when they were last touched: to look at an old sweep, or to resume it, does not make it the newest.
+    """
+    return [file.parent for file in sorted(SWEEPS.glob(f"*/{RECORD}"), key=lambda file: (_made_at(file), file))]
+
+
 def find(folder: Path | None) -> Sweep:
     """The sweep of a folder, or the newest one; this process then is where the sweep's paths are relative to.
 
     Raises: UserError where there is none, or its working directory is gone.
     """
     if folder is None:
-        found = sorted(SWEEPS.glob(f"*/{RECORD}"), key=lambda file: file.stat().st_mtime)
+        found = here()
         if not found:
             raise UserError("there is no sweep here", "prefopt sweep COMMAND DIR, where DIR is the folder of a sweep")
-        folder = found[-1].parent
+        folder = found[-1]
     sweep = load(folder)
     if sweep is None:
         raise UserError(f"{folder} is no sweep: it has no {RECORD}", _others())
@@ -96,6 +108,22 @@ def find(folder: Path | None) -> Sweep:
     sweep.folder = Path(os.path.relpath(folder.resolve(), home))
     os.chdir(home)
     return sweep
+
+
+def _made_at(file: Path) -> str:
+    try:
+        plain = read_json(file) or {}
+    except UserError:  # damaged: said where somebody asks for this sweep
+        plain = {}
+    return str(plain.get("made_at") or _touched_at(file))
+
+
+def _touched_at(file: Path) -> str:
+    return _iso(datetime.fromtimestamp(file.stat().st_mtime, UTC))
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds")
 
 
 def _others() -> str:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefopt.console import PLAIN, print_table
+from prefopt.console import PLAIN
 from prefopt.errors import UserError
 from prefopt.lock import locked
 from prefopt.memory_check import check_installed
@@ -24,8 +24,8 @@ from prefopt.sweeps.params import with_params
 from prefopt.sweeps.plan import Combination, expand, plan_jobs, sweep_name
 from prefopt.sweeps.record import SWEEPS, Sweep, load
 from prefopt.sweeps.space import read_space
-from prefopt.sweeps.states import exit_code, settle
-from prefopt.sweeps.table import summary, table
+from prefopt.sweeps.states import SAVED, exit_code, settle
+from prefopt.sweeps.table import show_jobs, summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,6 +80,7 @@ def sweep(
     with locked(folder):
         before = load(folder)
         known = {} if before is None else {job.dir: job for job in before.jobs}
+        made.made_at = made.made_at if before is None else before.made_at
         for job in [] if asks else jobs:
             made.place(job)
             made.jobs.append(_as_recorded(job, known.get(job.dir)))
@@ -94,8 +95,10 @@ def run(
     """Start those jobs of a sweep, whose lock is held, that are chosen; then the table, and the exit code.
 
     is_asking: where Optuna chooses, whether it goes on to jobs that are not known yet.
+    75 where a job was told to stop and has not stopped yet: it cannot be started again before that.
     """
     refresh(made, launcher)
+    stopping = [job.number for job in made.jobs if job.is_stopping]
     made.save()
     study = _study(made, launcher)
 
@@ -115,9 +118,13 @@ def run(
     refresh(made, launcher)
     made.save()
     show(made, console)
+    for number in stopping:
+        print(
+            f"prefopt: job {number} is still stopping; give the same command again when it has stopped", file=sys.stderr
+        )
     if code:
         return code
-    return exit_code(made.jobs, waited=code is not None)
+    return exit_code(made.jobs, waited=code is not None) or (SAVED if stopping else 0)
 
 
 def refresh(made: Sweep, launcher: Launcher) -> None:
@@ -129,9 +136,9 @@ def refresh(made: Sweep, launcher: Launcher) -> None:
 
 def show(made: Sweep, console: Console) -> None:
     """The table."""
-    print_table(console, table(made.jobs, made.metric))
+    show_jobs(console, made.jobs, made.metric)
     console.print(summary(made.jobs, made.metric, made.direction), **PLAIN)
-    console.print(f"logs and sweep.json in {made.folder}", **PLAIN)
+    console.print(f"logs (job-N.log) and sweep.json in {made.folder}", **PLAIN)
 
 
 def _combinations(words: list[str], starting: Starting) -> list[Combination]:

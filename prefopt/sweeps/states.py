@@ -9,10 +9,13 @@ from pathlib import Path
 from prefopt.errors import UserError
 from prefopt.lock import holder, is_alive
 from prefopt.run_folder import EXIT, RESULT, RUN, read_json
-from prefopt.sweeps.jobs import DONE, FAILED, LOST, PREEMPTED, QUEUED, RUNNING, Job
+from prefopt.sweeps.jobs import CANCELLED, DONE, FAILED, LOST, PREEMPTED, QUEUED, RUNNING, Job
 
 STARTS = "--- prefopt job starts"
 """Begins the lines of each start in a job's log."""
+
+BY_CANCEL = "stopped by prefopt sweep cancel"
+"""What is said of a job that nobody preempted: the state is the same, for it can go on."""
 
 SAVED = 75
 STOPPED = {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
@@ -53,6 +56,8 @@ def settle(job: Job) -> None:
     else:
         job.state = PREEMPTED if job.exit_code == SAVED or job.exit_code in STOPPED else FAILED
         job.error = job.handle.get("says") or last_error(job)
+        if job.state == PREEMPTED and CANCELLED in job.handle and BY_CANCEL not in job.error:
+            job.error = f"{BY_CANCEL}; {job.error}"
 
 
 def read_note(job: Job) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from prefopt.console import PLAIN, print_table
 from prefopt.sweeps.jobs import DONE, STATES, Job
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 HEADLINES = ("loss", "rewards/accuracy", "rewards/margin")
 """Metrics of the last evaluation that the table shows where none is named, of the first evaluation set."""
@@ -15,8 +20,28 @@ WIDTH_OF_A_VALUE = 24
 """Columns that a narrow terminal leaves to what varies."""
 
 
-def table(jobs: Sequence[Job], metric: str | None) -> Any:
-    """All jobs, one row each. metric: the one by which they are compared."""
+def show_jobs(console: Console, jobs: Sequence[Job], metric: str | None) -> None:
+    """The table; where it has no room for errors and logs, a line below it for each job that has an error."""
+    from rich.measure import Measurement
+
+    wide = console.options.update(max_width=10_000)
+    whole = table(jobs, metric)
+    if Measurement.get(console, wide, whole).maximum <= console.width:
+        console.print(whole)
+        return
+    with_ids, without = table(jobs, metric, is_narrow=True), table(jobs, metric, is_narrow=True, has_ids=False)
+    has_room = Measurement.get(console, wide, with_ids).minimum <= console.width
+    print_table(console, with_ids if has_room else without)
+    for job in jobs:
+        if job.error:
+            console.print(f"job {job.number}: {job.error} (log: {job.log})", **PLAIN)
+
+
+def table(jobs: Sequence[Job], metric: str | None, is_narrow: bool = False, has_ids: bool = True) -> Table:
+    """All jobs, one row each. metric: the one by which they are compared.
+
+    is_narrow: without errors and logs. has_ids: with the numbers that a cluster's queue gave the jobs, if it did.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -24,19 +49,23 @@ def table(jobs: Sequence[Job], metric: str | None) -> Any:
     found = [shown_metrics(job.metrics, metric) for job in jobs]
     shown = [metric] if metric else [name for name in HEADLINES if any(name in numbers for numbers in found)]
     longest = max((len(word) for job in jobs for word in job.varied), default=0)
+    has_ids = has_ids and any(job.queue_id for job in jobs)
+    has_errors = not is_narrow and any(job.error for job in jobs)
     made = Table("job", header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     made.add_column("what varies", min_width=min(longest, WIDTH_OF_A_VALUE))
-    for heading in ("state", "exit", *(name.rpartition("/")[2] for name in shown)):
+    ids = ["queue id"] if has_ids else []
+    for heading in (*ids, "state", "exit", *(name.rpartition("/")[2] for name in shown)):
         made.add_column(heading, no_wrap=True)
-    if any(job.error for job in jobs):
+    if has_errors:
         made.add_column("error")
-    made.add_column("log", no_wrap=True)
+    if not is_narrow:
+        made.add_column("log", no_wrap=True)
     for job, numbers in zip(jobs, found):
         code = "" if job.exit_code is None else str(job.exit_code)
         values = [f"{numbers[name]:.4g}" if name in numbers else "" for name in shown]
-        cells = [str(job.number), " ".join(job.varied), job.state, code, *values]
-        cells += [job.error] if any(job.error for job in jobs) else []
-        cells.append(Path(job.log).name)
+        cells = [str(job.number), " ".join(job.varied), *([job.queue_id] if has_ids else []), job.state, code, *values]
+        cells += [job.error] if has_errors else []
+        cells += [] if is_narrow else [Path(job.log).name]
         made.add_row(*(Text(cell, overflow="fold") for cell in cells))
     return made
 

@@ -182,11 +182,13 @@ def test_deepspeed_without_compiler_or_ninja_names_both() -> None:
     assert deepspeed_build(None, lambda name: None, False, {}).state is State.OK
 
 
-def test_slurm_with_a_program_missing_or_without_submitit_is_warned_of() -> None:
+def test_slurm_with_a_program_missing_without_submitit_or_without_an_answer_is_warned_of() -> None:
     assert slurm_programs(lambda name: None, None, True).state is State.OK
     assert slurm_programs(lambda name: name if name == "sinfo" else None, None, True).state is State.WARNING
     assert slurm_programs(lambda name: name, "17", False).state is State.WARNING
-    assert "inside of job 17" in slurm_programs(lambda name: name, "17", True).found
+    assert "inside of job 17; the controller answers" in slurm_programs(lambda name: name, "17", True).found
+    silent = slurm_programs(lambda name: name, None, True, "SLURM's controller does not answer")
+    assert (silent.state, "does not answer" in silent.found) == (State.WARNING, True)
 
 
 def test_offline_is_a_wish_and_no_answer_a_warning() -> None:

@@ -110,11 +110,15 @@ def test_cancel_and_resume_without_accounting(tmp_path: Path, plain_cluster: Clu
     job = desk.status()[0]
     wait_until(lambda: desk.steps(job) > 40)
     assert desk.states() == ["running", "queued"]
-    assert "stopped: job 1, 2" in desk.prefopt("sweep", "cancel")
+    assert [job["handle"]["slurm_job"] in desk.prefopt("sweep", "status") for job in desk.status()] == [True, True]
+    assert "stopped: job 2\n" in desk.prefopt("sweep", "cancel", "--job", "2")
+    assert desk.states() == ["running", "preempted"]
+    assert "stopped: job 1\njob 1 saves first" in desk.prefopt("sweep", "cancel")
     jobs = desk.wait_for("preempted", "preempted", seconds=60)
     assert [job["exit_code"] for job in jobs] == [75, 75]
     assert "is saved" in jobs[0]["error"]
-    assert jobs[1]["error"] == "cancelled"
+    assert "stopped by prefopt sweep cancel; " in jobs[0]["error"]
+    assert jobs[1]["error"] == "stopped by prefopt sweep cancel before it began"
     assert not plain_cluster.run("squeue", "--noheader")  # not put back into the queue
     desk.prefopt("sweep", "status", code=75)
     desk.prefopt("sweep", "resume")
@@ -146,7 +150,8 @@ def test_what_limits_or_mistakes_keep_out(desk: Desk) -> None:
 
     words = ["train", "hydra/launcher=slurm", "hydra.launcher.partition=nowhere", *short, "train.seed=4"]
     said = desk.prefopt(*words, code=1)
-    assert said.splitlines()[-1].startswith("prefopt: sbatch: ")
+    assert said.splitlines()[-2].startswith("prefopt: sbatch: ")
+    assert said.splitlines()[-1] == "  hydra.launcher.partition=nowhere: `sinfo` lists the partitions"
     assert "Invalid partition name specified" in said
     (job,) = desk.status()
     assert (job["state"], job["handle"]) == ("queued", {})

@@ -45,9 +45,9 @@ REQUEUED = Record("7_2", "requeued", exit_code=75, says="stopped by SIGTERM, goe
         (BEGAN, Known("OUT_OF_MEMORY", 137), "failed", 137, "OUT_OF_MEMORY"),
         (BEGAN, Known("NODE_FAIL", 1), "failed", 1, "NODE_FAIL"),
         (BEGAN, Known("CANCELLED", 143), "preempted", 143, "before it could save"),
-        (None, Known("CANCELLED", 0), "preempted", None, "CANCELLED"),
+        (None, Known("CANCELLED", 0), "preempted", None, "CANCELLED, before it began (scancel?)"),
         (BEGAN, None, "lost", None, "vanished on gpu3"),
-        (None, None, "lost", None, "before it began"),
+        (None, None, "lost", None, "cancelled or removed before it began (scancel?)"),
     ],
 )
 def test_every_combination(
@@ -70,5 +70,9 @@ def test_every_combination(
         (replace(BEGAN, state="ended", exit_code=1), None, "failed"),
     ],
 )
-def test_a_cancelled_job_is_never_lost(record: Record | None, known: Known | None, state: str) -> None:
-    assert judge(record, known, cancelled=True).state == state
+def test_a_cancelled_job_is_never_lost_nor_without_a_word(
+    record: Record | None, known: Known | None, state: str
+) -> None:
+    verdict = judge(record, known, cancelled=True)
+    assert verdict.state == state
+    assert (record is not None and record.state == "ended") or "by prefopt sweep cancel" in verdict.says

@@ -79,7 +79,7 @@ def test_words_reach_the_job_whole(numbers: list[int], task: str | None) -> None
     [
         (SlurmSettings(nodes=0), "hydra.launcher.nodes must be 1 or more"),
         (SlurmSettings(mem_gb=0), "hydra.launcher.mem_gb must be above 0"),
-        (SlurmSettings(timeout_min=2), "signal_delay_s=120"),
+        (SlurmSettings(timeout_min=2), "signal_delay_s=120 is not less than hydra.launcher.timeout_min=2, 120 seconds"),
         (SlurmSettings(sbatch={"time": 5}), "hydra.launcher.timeout_min"),
         (SlurmSettings(sbatch={"output": "x"}), "prefopt cannot hand this on"),
         (SlurmSettings(sbatch={"--exclusive": True}), "without dashes: exclusive"),

@@ -47,6 +47,27 @@ def test_recorded_settings_hold_where_the_words_choose_no_other_file() -> None:
     assert split(["hydra/launcher=local"], None, record(before))[1].launcher.name == "local"
 
 
+def test_a_value_of_the_wrong_kind_is_not_answered_with_every_key() -> None:
+    with pytest.raises(UserError) as caught:
+        split(["hydra/launcher=slurm", "hydra.launcher.mem_gb=16G"], None)
+    assert caught.value.message == ("hydra.launcher.mem_gb: expected a number, got text '16G' (hydra/launcher=slurm)")
+    assert not caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("launcher=slurm", "did you mean hydra/launcher=slurm?"),
+        ("sweeper=optuna", "did you mean hydra/sweeper=optuna?"),
+        ("launcher.partition=gpu", "did you mean hydra.launcher.partition?"),
+    ],
+)
+def test_a_start_group_without_hydra_is_answered_with_it(word: str, hint: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose(["recipe=quickstart", word])
+    assert caught.value.hint == hint
+
+
 def test_a_file_of_ones_own_says_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "hydra" / "launcher"
     folder.mkdir(parents=True)

@@ -14,7 +14,7 @@ from prefopt.sweeps.local import LocalLauncher
 from prefopt.sweeps.plan import expand, sweep_name
 from prefopt.sweeps.plan import plan_jobs as plan
 from prefopt.sweeps.space import read_space
-from prefopt.sweeps.table import shown_metrics, summary, table
+from prefopt.sweeps.table import show_jobs, shown_metrics, summary, table
 
 QUICKSTART = "recipe=quickstart"
 
@@ -114,6 +114,25 @@ def test_table_names_state_error_and_metrics_of_every_job() -> None:
     assert summary(jobs, None, "maximize") == "2 done, 1 failed"
     assert summary(jobs, accuracy, "maximize").endswith(f"most {accuracy}: 0.75, job 1 (loss.lam=0.1)")
     assert "job 3" in summary(jobs, accuracy, "minimize")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_an_error_that_has_no_room_in_the_table_is_one_line_below_it_with_its_log(width: int) -> None:
+    error = "sbatch: Batch job submission failed: Invalid generic resource (gres) specification, and more of the like"
+    metrics = {f"eval/heldout/{name}": 0.5 for name in ("loss", "rewards/accuracy", "rewards/margin")}
+    handle = {"slurm_job": "123456_1"}
+    jobs = [
+        Job(1, [], ["loss.lam=0.1"], "a", "r/a", log="s/job-1.log", state="done", exit_code=0, metrics=metrics),
+        Job(2, [], ["loss.lam=0.2"], "b", "r/b", log="s/job-2.log", state="failed", exit_code=1, error=error),
+        Job(3, [], ["loss.lam=0.3"], "c", "r/c", log="s/job-3.log", state="running", handle=handle),
+    ]
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    show_jobs(console, jobs, None)
+    lines = console.export_text().splitlines()
+    assert lines[-1] == f"job 2: {error} (log: s/job-2.log)"
+    assert all(len(line) <= width for line in lines[:-1])
+    assert any("123456_1" in line and "running" in line for line in lines) or width == 60
+    assert sum("job-" in line for line in lines) == 1
 
 
 def test_shown_metrics_are_the_named_one_or_of_the_first_evaluation_set() -> None:

@@ -137,7 +137,7 @@ def test_failed_and_cancelled_jobs_are_told_apart_and_retried_apart(tmp_path: Pa
     assert (states, code) == (["done", "preempted", "failed", "failed"], 1)
     assert [job["exit_code"] for job in jobs] == [0, 75, 2, 2]
     assert "rows can be used" in jobs[2]["error"]
-    assert "stopped by a signal after step" in jobs[1]["error"]
+    assert jobs[1]["error"].startswith("stopped by prefopt sweep cancel; stopped by a signal after step")
     assert list((tmp_path / jobs[1]["dir"] / "checkpoints").glob("step-*"))
 
     before = place.starts()
