@@ -49,7 +49,7 @@ def merge_words(
         refuse_secret(text.partition("=")[0], text)
     parsed = read_overrides(overrides, tree)
     chosen = {o.group: o.name for o in parsed if isinstance(o, Choice)}
-    check_choices(chosen, folders)
+    check_choices(chosen, folders, tree)
     with without_environment():
         merged = merge_files(chosen, folders, tree)
         for override in parsed:

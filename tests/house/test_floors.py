@@ -43,6 +43,7 @@ FLOORS = {
     "prefopt.demo": 4,
     "prefopt.evaluate": 6,
     "prefopt.overrides": 5,
+    "prefopt.recipe_hints": 5,
     "prefopt.merge": 5,
     "prefopt.config": 5,
     "prefopt.memory_check": 5,
