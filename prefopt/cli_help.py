@@ -125,12 +125,15 @@ DATA = """\
 usage: prefopt data [--rows N] [--config-dir DIR] [group=NAME ...] [key=value ...]
 
 Show what would be trained on: counts, the first rows with the trained tokens marked, every row left out and why.
+All of it is shown even where prefopt train would refuse the data; the last line then says so.
 
   prefopt data recipe=quickstart --rows 5
 
 options:
   --rows N            rows to show (default: 3)
   --config-dir DIR    a folder of your own recipes
+
+exit codes: 0 prefopt train would take these data, 2 it would refuse them, or misuse; 1 failure
 """
 
 PLAN = """\

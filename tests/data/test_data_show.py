@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
+from prefopt.config import compose
 from prefopt.data.dataset import prepare
 from prefopt.data.show import show
 from prefopt.data.tokenizer import load_tokenizer
 from prefopt.data_summary import data_lines
+from prefopt.errors import UserError
 from prefopt.settings import DataSettings, SourceSettings
+from prefopt.show_data import show_data
 
 ROWS = [
     {"prompt": "hello [bold]world", "chosen": " good answer", "rejected": " bad answer", "annotator": 3},
@@ -108,3 +113,25 @@ def test_the_lines_before_a_run_name_labels_and_conversions(jsonl, no_bos, tmp_p
     lines = data_lines(report, settings)
     assert lines[0] == f"train: 1 of 1 rows of {path} (format trl); 1 desirable and 1 undesirable responses"
     assert lines[1].startswith("  1 rows have no labels: chosen responses are labelled desirable")
+
+
+def test_data_that_train_would_refuse_are_shown_whole_and_then_refused(jsonl, no_bos, tmp_path, capsys):
+    rows = [
+        *({"prompt": f"q{n}", "chosen": " good", "rejected": f" bad {n}"} for n in range(4)),
+        {"prompt": "a", "chosen": "", "rejected": " b"},
+        {"prompt": "a", "chosen": " b", "rejected": " b"},
+        {"prompt": "a", "chosen": " b"},
+        {"prompt": "a", "chosen": 3, "rejected": " b"},
+    ]
+    data = DataSettings(train=[SourceSettings(jsonl(rows))], cache_dir=str(tmp_path / "cache"))
+    run = compose([f"model.path={no_bos}", "loss=dpo"])
+    with pytest.raises(UserError) as refused:
+        show_data(replace(run, data=data), 1)
+    shown = capsys.readouterr().out
+    assert refused.value.exit_code == 2
+    assert "prefopt train would refuse these data: data.train: 4 of 8 rows (50.0%) are left out: " in str(refused.value)
+    assert "and 1 reason more (1)" in str(refused.value)
+    assert "prefopt data" not in refused.value.hint
+    assert "chosen: [[ good</s>]]" in shown
+    assert "4 rows left out" in shown
+    assert "rows.jsonl:6: chosen equals rejected" in shown
