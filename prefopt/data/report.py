@@ -11,6 +11,7 @@ from prefopt.data.artefact import Artefact
 from prefopt.data.build import Built
 from prefopt.data.conversions import conversions
 from prefopt.data.encoded_set import EncodedSet, Part
+from prefopt.data.repeats import repeats
 from prefopt.data.split import among
 from prefopt.errors import UserError
 from prefopt.settings import DataSettings
@@ -115,6 +116,7 @@ def _about_set(name: str, rows: EncodedSet, train_prompts: np.ndarray) -> dict[s
         "responses": len(rows.response_lengths),
         "tokens": int(rows.prompt_lengths.sum() + rows.response_lengths.sum()),
         "fingerprint": rows.fingerprint,
+        "repeated": repeats(rows),
     }
     if name != "train":
         about["prompts_also_in_train"] = int(among(rows.prompt_hashes, train_prompts).sum())
