@@ -70,4 +70,6 @@ def _looked_in(group: str, folders: Sequence[RecipeFolder]) -> str:
     own = [f"{folder.shown}/{group}" for folder in folders if not folder.is_packaged]
     if own:
         return f"{', '.join(own)} and prefopt's own"
+    if Path("recipes").is_dir():  # prefopt's own repository, or a command whose folder there is missing
+        return f"prefopt's own {group} only"
     return f"prefopt's own only: {Path.cwd()} has no folder recipes"

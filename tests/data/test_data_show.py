@@ -17,6 +17,7 @@ from prefopt.data.dataset import prepare
 from prefopt.data.show import show
 from prefopt.data.tokenizer import load_tokenizer
 from prefopt.data_summary import data_lines
+from prefopt.dry_run import template_lines
 from prefopt.errors import UserError
 from prefopt.settings import DataSettings, SourceSettings
 from prefopt.show_data import recorded, show_data
@@ -214,3 +215,11 @@ def test_the_rows_held_out_are_shown_by_their_ids(jsonl, no_bos, tmp_path):
     assert len(set(ids)) == 3
     assert set(ids) <= {f"rows.jsonl:{n}" for n in range(1, 41)}
     assert f"held out: {', '.join(ids)}\n" in shown(path, no_bos, tmp_path, data=data)
+
+
+def test_the_dry_run_names_the_template_and_not_only_its_key(chat):
+    run = compose([f"model.path={chat}", "data.chat_template=chatml"])
+    assert template_lines(run, "MODEL")[0] == "taken from data.chat_template=chatml"
+    text = replace(run, data=replace(run.data, chat_template="{{ messages[0].content }}"))
+    assert template_lines(text, "MODEL")[0] == "taken from data.chat_template=(a text)"
+    assert template_lines(compose([f"model.path={chat}"]), "MODEL")[0] == "taken from MODEL"
