@@ -165,6 +165,9 @@ def _covers(allowed: str, key: str) -> bool:
 
 
 def _no_such_difference(key: str, found: Sequence[Difference], run: RunSettings) -> UserError:
+    name, sign, _ = key.partition("=")
+    if sign:
+        return UserError(f"--allow-change {key}: takes a key without its value", f"--allow-change {name} {key}")
     known = {DATA, CODE, *(f.key for f in found)}
     for leaf, _ in flat(asdict(run)):
         parts = leaf.split(".")

@@ -180,6 +180,11 @@ def _data(words: list[str]) -> int:
     if options.help:
         print(cli_help.DATA, end="")
         return 0
+    if any(word.startswith("run=") for word in options.overrides):
+        from prefopt.show_data import recorded, show_data
+
+        run, folder = recorded(options.overrides)
+        return show_data(run, options.rows, folder)
     from prefopt.cli_train import composed
 
     composition = composed(options)

@@ -123,14 +123,19 @@ exit codes: 0 done, 2 misuse, 1 failure, 75 stopped by a signal (the same comman
 
 DATA = """\
 usage: prefopt data [--rows N] [--config-dir DIR] [group=NAME ...] [key=value ...]
+       prefopt data [--rows N] run=FOLDER
 
 Show what would be trained on: counts, the first rows with the trained tokens marked, every row left out and why.
+All of it is shown even where prefopt train would refuse the data; the last line then says so.
+run=FOLDER: the data of a run that is there, and whether they still are what it was trained on.
 
   prefopt data recipe=quickstart --rows 5
 
 options:
   --rows N            rows to show (default: 3)
   --config-dir DIR    a folder of your own recipes
+
+exit codes: 0 prefopt train would take these data, 2 it would refuse them, or misuse; 1 failure
 """
 
 PLAN = """\

@@ -23,6 +23,7 @@ def data_lines(report: dict[str, Any], settings: DataSettings) -> list[str]:
     sets = [f"{name} {one['rows']} rows, {one['pairs']} pairs" for name, one in report["sets"].items()]
     lines.append("sets: " + "; ".join(sets))
     for name, one in report["sets"].items():
+        lines += [f"  {sentence}" for sentence in _twice(name, one["repeated"])]
         if one.get("prompts_also_in_train"):
             lines.append(f"  {one['prompts_also_in_train']} prompts of {name} are also trained on")
     total = report["total"]
@@ -30,7 +31,23 @@ def data_lines(report: dict[str, Any], settings: DataSettings) -> list[str]:
         f"tokens: prompt {_quantiles(total['prompt_tokens'])}, response {_quantiles(total['response_tokens'])};"
         f" EOS on {total['eos_kept']} responses"
     )
+    if total["unknown_tokens"]:
+        lines.append(
+            f"  {total['unknown_tokens']} tokens are unknown: the tokenizer cannot spell what stands there, of a row or"
+            " of the chat template; prefopt data shows them"
+        )
     return lines
+
+
+def _twice(name: str, repeated: dict[str, Any]) -> list[str]:
+    """Nothing where no row is there twice. repeated: as `data/repeats.py` gives it."""
+    same, looked_at = repeated["same"], repeated["looked_at"]
+    if not same:
+        return []
+    named = ", ".join(f"{one['row']} is {one['of']}" for one in repeated["examples"] if one["same"])
+    so_far = "" if looked_at == repeated["prompts"] else f", of the first {looked_at} that repeat a prompt"
+    more = "" if same <= len(repeated["examples"]) else " ..."
+    return [f"{same} of the rows of {name} {'is' if same == 1 else 'are'} there twice{so_far}: {named}{more}"]
 
 
 def _left_out(source: dict[str, Any]) -> str:

@@ -118,7 +118,9 @@ def template_lines(run: RunSettings, named: str) -> list[str]:
 
     revision = run.model.revision if run.model.tokenizer is None else None
     tokenizer = load_tokenizer(tokenizer_path(run), revision, run.data.chat_template)
-    source = "data.chat_template" if run.data.chat_template else named
+    given = run.data.chat_template or ""
+    is_text = "{{" in given or "{%" in given
+    source = f"data.chat_template={'(a text)' if is_text else given}" if given else named
     if tokenizer.chat_template is None:
         return [f"none in {source}: rows must be plain text", f"EOS: {tokenizer.eos_token!r}"]
     return [f"taken from {source}", f"BOS: {tokenizer.bos_token!r}, EOS: {tokenizer.eos_token!r}"]

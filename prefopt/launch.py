@@ -262,6 +262,9 @@ def write_folder(
     left_out = masked_values(prepared.left_out)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in left_out)
     write_whole(folder / "left_out.jsonl", lines)
+    if run.data.eval_size:
+        held_out = masked_values([{"id": one} for one in prepared.eval["heldout"].ids])
+        write_whole(folder / "held_out.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in held_out))
     if needs_accelerate(run, world):
         write_whole(folder / "accelerate.yaml", accelerate_config(run, world))
     where = {**world.recorded(), "engine": run.engine}

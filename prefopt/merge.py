@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prefopt.errors import UserError, did_you_mean
 from prefopt.overrides import Delete, Set
 from prefopt.recipe_files import TRAIN_TREE, RecipeFolder, Tree, choices
+from prefopt.recipe_hints import no_such_choice, not_chosen_like_that
 
 if TYPE_CHECKING:
     from hydra._internal.config_repository import CachingConfigRepository
@@ -154,6 +155,7 @@ def merge_files(chosen: dict[str, str | None], folders: list[RecipeFolder], tree
             folder = _folder_of(file, folders, merged.notes)
             if file.startswith("recipe/"):
                 _refuse_unpackaged(config, file)
+                _refuse_words(config, file, tree)
                 if tree == TRAIN_TREE:
                     merged.take_sweep(config, file, replaced)
                 _leave_out(config, replaced, final, file, merged.notes)
@@ -213,6 +215,15 @@ def _refuse_unpackaged(config: DictConfig, file: str) -> None:
         raise UserError(f"{file}: its values land under the key recipe", "begin the file with # @package _global_")
 
 
+def _refuse_words(config: DictConfig, file: str, tree: Tree) -> None:
+    """Refuse `loss: dpo`, before it takes the place of all that the group's file says."""
+    for group in tree.groups:
+        value = config._get_node(group)
+        word = None if value is None else value._value()
+        if isinstance(word, str) and not word.startswith(("${", "???")):
+            raise not_chosen_like_that(file, group, word)
+
+
 def _leave_out(
     config: DictConfig, replaced: set[str], final: dict[str, str | None], file: str, notes: list[str]
 ) -> None:
@@ -225,17 +236,17 @@ def _leave_out(
         del config[group]
 
 
-def check_choices(chosen: dict[str, str | None], folders: list[RecipeFolder]) -> None:
-    """Refuse a choice that no folder has.
+def check_choices(chosen: dict[str, str | None], folders: list[RecipeFolder], tree: Tree = TRAIN_TREE) -> None:
+    """Refuse a choice that no folder has. folders: of the tree.
 
-    Raises: UserError with the nearest names.
+    Raises: UserError with where the file lies instead, or the nearest names.
     """
     for group, name in chosen.items():
         known = choices(group, folders)
         if name is None and group != "recipe":
             raise UserError(f"{group}=null: one must be chosen", did_you_mean("", known))
         if name is not None and name not in known:
-            raise UserError(f"{group}={name}: there is no such {group}", did_you_mean(name, known))
+            raise no_such_choice(group, name, folders, tree)
 
 
 def set_by(key: str, origins: list[tuple[str, str]]) -> str:

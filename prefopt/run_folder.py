@@ -3,6 +3,7 @@
 run.yaml          the resolved run, all that a rank reads
 manifest.json     how it came about (`prefopt/manifest.py`)
 data.json         where the encoded data lie          data_report.json, left_out.jsonl   what became of each row
+held_out.jsonl    the rows that data.eval_size set aside
 lock.json         who works here now (`prefopt/lock.py`)    exit.json    how the ranks ended, written by one of them
 logs/rank-N.log   what rank N of the last start wrote to stderr
 nonfinite.json    tensors and rows that ended the run; nonfinite.jsonl: those of each step that was skipped
@@ -26,7 +27,17 @@ from prefopt.settings import RunSettings
 
 RUN, MANIFEST, LOCK, EXIT, RESULT = "run.yaml", "manifest.json", "lock.json", "exit.json", "result.json"
 BUDGET = "token_budget.json"
-OURS = {RUN, MANIFEST, LOCK, EXIT, "data.json", "data_report.json", "left_out.jsonl", "accelerate.yaml"}
+OURS = {
+    RUN,
+    MANIFEST,
+    LOCK,
+    EXIT,
+    "data.json",
+    "data_report.json",
+    "left_out.jsonl",
+    "held_out.jsonl",
+    "accelerate.yaml",
+}
 """Files that the parent process writes: a folder with nothing else and no run.yaml is a start that was cut short."""
 
 

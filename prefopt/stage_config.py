@@ -58,7 +58,7 @@ def merge_words(
             raise UserError(f"{text}: expected key=value", f"for instance {key_for(Path(text))}={text}")
     parsed = read_overrides(overrides, tree)
     chosen = {o.group: o.name for o in parsed if isinstance(o, Choice)}
-    check_choices(chosen, folders)
+    check_choices(chosen, folders, tree)
     with without_environment():
         merged = merge_files(chosen, folders, tree)
         for override in parsed:

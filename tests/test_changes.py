@@ -110,6 +110,7 @@ def test_a_setting_of_the_data_is_one_thing_and_its_rows_another(tmp_path: Path)
 @pytest.mark.parametrize(
     ("allowed", "said"),
     [
+        ("optim.lr=1e-4", "takes a key without its value\n  --allow-change optim.lr optim.lr=1e-4"),
         ("optim.rl", "there is no such key\n  did you mean 'optim.lr'"),
         (
             "optim.eps",

@@ -149,6 +149,8 @@ def test_run_trains_once_and_refuses_to_become_another(tmp_path: Path, model: Pa
     left = {file.name for file in (tmp_path / "out").iterdir()}
     assert {"run.yaml", "manifest.json", "data.json", "data_report.json", "left_out.jsonl", "result.json"} <= left
     assert "lock.json" not in left
+    held_out = (tmp_path / "out" / "held_out.jsonl").read_text(encoding="utf-8").split("\n")
+    assert len({json.loads(line)["id"] for line in held_out if line}) == 2
     again = prefopt("train", *words, cwd=tmp_path)
     assert again.returncode == 0
     assert "out is done" in again.stdout

@@ -238,6 +238,36 @@ def test_recipes_of_the_working_directory_are_found(tmp_path: Path, monkeypatch:
     assert compose(["recipe=mine"]).train.seed == 3
 
 
+def test_a_recipe_that_lies_elsewhere_is_found_and_told_where_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert refusal("recipe=mine").endswith(f"looked in prefopt's own only: {tmp_path} has no folder recipes")
+    recipe(tmp_path, "# @package _global_\n", "mine.yaml")
+    assert refusal("recipe=mine").endswith(
+        "mine.yaml is not where recipes are looked for: move it to recipes/recipe/mine.yaml"
+    )
+    recipe(tmp_path, "# @package _global_\n", "recipes/mine.yaml")
+    for word in ("recipe=mine", "recipe=recipes/mine.yaml"):
+        assert refusal(word).endswith("recipes/mine.yaml is one folder too high: move it to recipes/recipe/mine.yaml")
+    recipe(tmp_path, "# @package _global_\n", "recipes/recipe/mine.yaml")
+    assert refusal("recipe=recipes/recipe/mine.yaml").endswith("a file is chosen by its name: recipe=mine")
+    said = refusal("recipe=other")
+    assert said.endswith("prefopt train --help lists them; looked in ./recipes/recipe and prefopt's own")
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("model=/data/models/mine", "did you mean model.path=/data/models/mine?"),
+        ("model=org/name", "did you mean model.path=org/name?"),
+        ("data=pairs.jsonl", "did you mean 'data.train=[{path: pairs.jsonl}]'?"),
+    ],
+)
+def test_a_path_in_the_place_of_a_name_is_told_its_key(override: str, meant: str) -> None:
+    assert meant in refusal(override)
+
+
 def test_own_file_hides_the_packaged_one_and_says_so(tmp_path: Path) -> None:
     folder = recipe(tmp_path, "# @package _global_\ntrain:\n  seed: 3\n", "recipe/quickstart.yaml")
     composition = compose_with_origins([QUICKSTART], folder)
@@ -255,6 +285,9 @@ def test_own_file_hides_the_packaged_one_and_says_so(tmp_path: Path) -> None:
         ("# @package _global_\ndefaults:\n  - override /loss: simppo\n", "simpo"),
         ("# @package _global_\ntrain: {seed: 3\n", "not YAML"),
         ("# @package _global_\nloss:\n  name: simpo\n", "override /loss: simpo"),
+        ("# @package _global_\nloss: dpo\n", "defaults list: - override /loss: dpo"),
+        ("# @package _global_\noptim: adafactor\n", "defaults list: - override /optim: adafactor"),
+        ("# @package _global_\ndata: mine.jsonl\n", "data: {train: [{path: mine.jsonl}]}"),
         ("# @package _global_\n- 1\n", "mine"),
     ],
 )

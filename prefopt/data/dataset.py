@@ -78,7 +78,6 @@ def prepare(
     # Without a row there is nothing to split, and the account below says why.
     sets = _sets(_placed(built), settings.eval_size if any_kept else 0.0)
     report = make_report(built, sets, settings, needs, _about(settings, tokenizer, tokenizer_path, sets))
-    check_drops(built, settings.max_drop_fraction, report, left_out)
     description = {
         "sources": {
             name: [
@@ -97,7 +96,9 @@ def prepare(
         "report": report,
     }
     train = sets.pop("train")
-    return Prepared(train, sets, report, left_out, description)
+    prepared = Prepared(train, sets, report, left_out, description)
+    check_drops(built, settings.max_drop_fraction, prepared)
+    return prepared
 
 
 def open_prepared(description: dict[str, Any]) -> Prepared:

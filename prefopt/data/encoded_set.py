@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, overload
 
 import numpy as np
+import pyarrow as pa
 
 from prefopt.batch import Encoded
 from prefopt.data.artefact import Artefact
@@ -133,6 +134,15 @@ class EncodedSet(Sequence[Encoded]):
     def prompt_hashes(self) -> np.ndarray:
         """[E] uint64: equal for equal prompts."""
         return self._joined([part.column("prompt_hash") for part in self.parts], np.uint64)
+
+    @property
+    def ids(self) -> list[str]:
+        """[E] the ids of the rows, "FILE:NUMBER"."""
+        return [
+            one
+            for part in self.parts
+            for one in part.artefact.rows.data.column("id").take(pa.array(part.places)).to_pylist()
+        ]
 
     @staticmethod
     def _joined(arrays: list[np.ndarray], dtype: Any = np.int64) -> np.ndarray:

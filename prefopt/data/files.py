@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -26,6 +27,9 @@ Reader = Callable[[Path, str], Iterator[Row]]
 # A JSON value and its place to the columns of a row.
 AsRow = Callable[[Any, str], dict[str, Any]]
 _BOM = b"\xef\xbb\xbf"
+# Behind a line that is not JSON: enough for a file of some hundred megabytes, and no minutes for a larger one.
+_LINES_LOOKED_AT = 200_000
+_LINES_NAMED = 10
 
 
 @contextmanager
@@ -53,6 +57,10 @@ def _decode(raw: bytes, place: str) -> str:
         ) from None
 
 
+class _NotJsonError(UserError):
+    """A text that is not JSON."""
+
+
 class _TwiceError(Exception):
     """An object names a key twice: which value is meant cannot be told."""
 
@@ -72,7 +80,7 @@ def _parse(source: str, path: Path, line: int | None, what: str, hint: str) -> A
         return json.loads(source, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}" if line is None else place
-        raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno})", hint) from None
+        raise _NotJsonError(f"{where}: not valid JSON ({error.msg} at column {error.colno})", hint) from None
     except RecursionError:
         raise UserError(f"{place}: JSON nested too deeply to be {what}") from None
     except _TwiceError as error:
@@ -85,14 +93,48 @@ def _parse(source: str, path: Path, line: int | None, what: str, hint: str) -> A
 
 def read_jsonl(path: Path, label: str, as_row: AsRow = as_object) -> Iterator[Row]:
     """One object a line. Lines end at "\\n" only (U+2028 and U+0085 are text); blank lines are passed over."""
+    is_first = True
     with _opened(path) as file:
         for number, line in enumerate(file, 1):
             raw = line.removeprefix(_BOM) if number == 1 else line
             if raw.strip():
                 place = f"{path}:{number}"
                 hint = "the line is cut short or damaged: repair or delete it"
-                value = _parse(_decode(raw, place), path, number, "a row", hint)
+                try:
+                    value = _parse(_decode(raw, place), path, number, "a row", hint)
+                except _NotJsonError as error:
+                    if is_first and raw.lstrip().startswith(b"["):
+                        raise _an_array(path) from None
+                    raise UserError(error.message + _more_like_it(file, number), hint) from None
+                if is_first and isinstance(value, list):
+                    raise _an_array(path)
+                is_first = False
                 yield Row(label, number, as_row(value, place))
+
+
+def _an_array(path: Path) -> UserError:
+    """The error for a file of one object a line that holds an array instead."""
+    other = path.name.replace(".jsonl", ".json")
+    return UserError(
+        f"{path}: begins like a JSON array, and a .jsonl file has one object a line",
+        f"rename it {other}, which may hold an array" if other != path.name else "write one object a line",
+    )
+
+
+def _more_like_it(rest: IO[bytes], number: int) -> str:
+    """How many lines behind line `number` are not JSON either, as far as it is looked."""
+    bad, last = [], number
+    for last, line in enumerate(islice(rest, _LINES_LOOKED_AT), number + 1):
+        try:
+            if line.strip():
+                json.loads(line)
+        except (ValueError, RecursionError):
+            bad.append(last)
+    if not bad:
+        return ""
+    shown = ", ".join(map(str, bad[:_LINES_NAMED])) + (" ..." if len(bad) > _LINES_NAMED else "")
+    so_far = f" up to line {last}" if last - number == _LINES_LOOKED_AT else ""
+    return f"; nor {'is 1 more line' if len(bad) == 1 else f'are {len(bad)} more lines'}{so_far}: {shown}"
 
 
 def read_json(path: Path, label: str, as_row: AsRow = as_object) -> Iterator[Row]:

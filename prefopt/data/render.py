@@ -42,12 +42,21 @@ class Renderer:
         prompt, *wholes = self._rendered(example, candidates)
         responses = []
         for candidate, whole in zip(candidates, wholes):
+            if candidate.text.strip() and self._says_nothing(prompt, whole):
+                raise Unusable("template leaves out the response", "it renders nothing for the role assistant")
             if not whole.startswith(prompt):
                 raise Unusable(
                     "template changes the prompt", "the dialogue with its answer begins otherwise than without"
                 )
             responses.append(_cut_after_eos(whole[len(prompt) :], candidate.text, self._eos))
         return Rendered(prompt, tuple(responses))
+
+    def _says_nothing(self, prompt: str, whole: str) -> bool:
+        """Whether a template writes no more for a dialogue with its answer than without it, but for an EOS."""
+        added = whole[len(prompt) :] if whole.startswith(prompt) else ""
+        if not added and not prompt.startswith(whole):
+            return False
+        return not added.replace(self._eos or " ", "").strip()
 
     @cached_property
     def _eos(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,24 +11,30 @@ from prefopt.data.artefact import Artefact
 from prefopt.data.build import Built
 from prefopt.data.conversions import conversions
 from prefopt.data.encoded_set import EncodedSet, Part
+from prefopt.data.repeats import repeats
 from prefopt.data.split import among
 from prefopt.errors import UserError
 from prefopt.settings import DataSettings
 
+if TYPE_CHECKING:
+    from prefopt.data.dataset import Prepared
+
 _QUANTILES = {"min": 0.0, "p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 _ROWS_NAMED = 20
+_REASONS_NAMED = 3
 
 
 class DropError(UserError):
     """More rows had to be left out than `data.max_drop_fraction` allows.
 
-    report, left_out: as of a `Prepared`, so that the caller can write them before it stops.
+    prepared: the data as they would be, so that the caller can show or write them before it stops. mend: the hint for
+    a reader who sees every row already.
     """
 
-    def __init__(self, message: str, hint: str, report: dict[str, Any], left_out: list[dict[str, Any]]) -> None:
-        super().__init__(message, hint)
-        self.report = report
-        self.left_out = left_out
+    def __init__(self, message: str, mend: str, prepared: Prepared) -> None:
+        super().__init__(message, f"`prefopt data` shows every row that is left out; {mend}")
+        self.mend = mend
+        self.prepared = prepared
 
 
 def make_report(
@@ -59,9 +65,7 @@ def make_report(
     }
 
 
-def check_drops(
-    built: Mapping[str, Sequence[Built]], limit: float, report: dict[str, Any], left_out: list[Any]
-) -> None:
+def check_drops(built: Mapping[str, Sequence[Built]], limit: float, prepared: Prepared) -> None:
     """Raises: DropError where a set lost more than `limit` of its rows, or all of them."""
     for name, ones in built.items():
         read = sum(one.artefact.facts["read"] for one in ones)
@@ -70,15 +74,22 @@ def check_drops(
             continue
         where = "data.train" if name == "train" else f"data.eval.{name}"
         reasons = _by_reason([row for one in ones for row in one.artefact.left_out()])
-        top = ", ".join(f"{reason} ({rows['count']})" for reason, rows in list(reasons.items())[:3])
+        top = _named(reasons)
         if not kept:
-            message = f"{where}: none of {read} rows can be used: {top}"
-            raise DropError(message, "`prefopt data` names every row that is left out", report, left_out)
+            raise DropError(f"{where}: none of {read} rows can be used: {top}", "mend them or the limits", prepared)
         share = f"{read - kept} of {read} rows ({(read - kept) / read:.1%})"
-        hint = (
-            f"`prefopt data` names the rows; mend them or the limits, or raise data.max_drop_fraction (now {limit:g})"
-        )
-        raise DropError(f"{where}: {share} are left out: {top}", hint, report, left_out)
+        mend = f"mend them or the limits, or raise data.max_drop_fraction (now {limit:g})"
+        raise DropError(f"{where}: {share} are left out: {top}", mend, prepared)
+
+
+def _named(reasons: dict[str, dict[str, Any]]) -> str:
+    """The most frequent reasons with their counts, and how much there is besides."""
+    counts = [(reason, rows["count"]) for reason, rows in reasons.items()]
+    top = ", ".join(f"{reason} ({count})" for reason, count in counts[:_REASONS_NAMED])
+    if rest := counts[_REASONS_NAMED:]:
+        of_rest = "1 reason" if len(rest) == 1 else f"{len(rest)} reasons"
+        top += f", and {of_rest} more ({sum(count for _, count in rest)})"
+    return top
 
 
 def _whole(artefact: Artefact) -> Part:
@@ -105,6 +116,7 @@ def _about_set(name: str, rows: EncodedSet, train_prompts: np.ndarray) -> dict[s
         "responses": len(rows.response_lengths),
         "tokens": int(rows.prompt_lengths.sum() + rows.response_lengths.sum()),
         "fingerprint": rows.fingerprint,
+        "repeated": repeats(rows),
     }
     if name != "train":
         about["prompts_also_in_train"] = int(among(rows.prompt_hashes, train_prompts).sum())

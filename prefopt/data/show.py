@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from prefopt.batch import Encoded
-from prefopt.console import print_table
-from prefopt.data.dataset import EncodedSet, Prepared
+from prefopt.console import PLAIN, print_table
+from prefopt.data.dataset import HELD_OUT, EncodedSet, Prepared
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from transformers import PreTrainedTokenizerBase
 
+_IDS_NAMED = 20
 _COUNTS = (
     ("read", "rows read"),
     ("kept", "rows kept"),
     ("pairs", "pairs"),
     ("responses", "responses"),
-    ("identical_pairs", "identical pairs"),
+    ("identical_pairs", "pairs of equal responses"),
     ("close_pairs", "pairs of too close scores"),
     ("empty_responses", "empty responses"),
     ("duplicate_prompts", "repeated prompts"),
@@ -42,6 +43,12 @@ def show(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, console: Consol
             console.print(
                 f"{source['path']}: columns not used: {unused}", markup=False, highlight=False, soft_wrap=True
             )
+    for name, about in report["sets"].items():
+        for one in about["repeated"]["examples"]:
+            what = "is the same row as" if one["same"] else "has the prompt, not the responses, of"
+            console.print(f"{name}: {one['row']} {what} {one['of']}", **PLAIN)
+    if HELD_OUT in report["sets"] and report["settings"]["eval_size"]:
+        console.print(f"held out: {_some(prepared.eval[HELD_OUT].ids)}", **PLAIN)
     for place in range(min(rows, len(prepared.train))):
         show_row(prepared.train, place, tokenizer, console)
     _show_left_out(prepared, console)
@@ -141,6 +148,12 @@ def _sets_table(report: dict[str, Any]) -> Table:
         counts = (str(about[key]) for key in ("rows", "pairs", "responses", "tokens"))
         table.add_row(name, *counts, str(about.get("prompts_also_in_train", "")))
     return table
+
+
+def _some(ids: list[str]) -> str:
+    """The first ids, and how many there are besides."""
+    more = len(ids) - _IDS_NAMED
+    return ", ".join(ids[:_IDS_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _range(bounds: dict[str, int] | None) -> str:

@@ -115,8 +115,8 @@ def _place(start: Mapping[str, Any]) -> Iterator[str]:
         yield f"started in a git checkout at {git['commit']}{', with changes of its own' if git['dirty'] else ''}"
 
 
-def _reasons(dropped: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "0"
+def _reasons(dropped: Mapping[str, Mapping[str, Any]]) -> str:
+    return ", ".join(f"{rows['count']} {reason}" for reason, rows in dropped.items()) or "0"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

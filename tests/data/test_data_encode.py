@@ -72,6 +72,21 @@ def test_an_eos_spelled_inside_an_answer_does_not_cut_it(chat):
     assert tokenizer.decode(row["responses"][0]) == f" {answer}<|im_end|>"
 
 
+@pytest.mark.parametrize(
+    "end", ["", "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "{{ eos_token }}"]
+)
+def test_a_template_that_renders_nothing_for_the_assistant_is_blamed_and_not_the_row(chat, end):
+    users = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}\n{% endfor %}"
+    if "eos" in end:
+        end = "{% if not add_generation_prompt %}" + end + "{% endif %}"
+    rows, left_out = encode(load_tokenizer(chat, None, users + end), CHAT)
+    assert rows == []
+    assert (left_out[0]["reason"], left_out[0]["detail"]) == (
+        "template leaves out the response",
+        "it renders nothing for the role assistant",
+    )
+
+
 def test_an_answer_that_already_ends_in_eos_gets_no_second_one(chat, no_bos):
     (row,), _ = encode(load_tokenizer(chat), {**CHAT, "chosen": [{"role": "assistant", "content": "yes<|im_end|>"}]})
     assert load_tokenizer(chat).decode(row["responses"][0]) == "yes<|im_end|>"

@@ -77,6 +77,9 @@ def test_a_saved_folder_is_read_with_its_split(tmp_path):
     ("name", "content", "said"),
     [
         ("a.jsonl", b'{"x": 1}\n{"x": "cut he', r"a\.jsonl:2: not valid JSON"),
+        ("a.jsonl", b'{"x": 1}\n{"x\n{}\n\n[\n{"y": \n', r"a\.jsonl:2: not valid JSON .*; nor are 2 more lines: 5, 6"),
+        ("a.jsonl", b'[\n{"x": 1}\n]\n', r"a\.jsonl: begins like a JSON array(.|\n)*rename it a\.json,"),
+        ("a.jsonl", b'\n[{"x": 1}, {"x": 2}]\n', r"a\.jsonl: begins like a JSON array"),
         ("a.jsonl", b'{"x": 1}\n{"x": "\xff"}\n', r"a\.jsonl:2: not valid UTF-8 \(byte 0xff"),
         ("a.jsonl", b'{"x": 1}\n[1]\n', r"a\.jsonl:2: a row must be an object .* not a list"),
         ("a.json", b'[{"x": 1},\n {"x": ', r"a\.json:2: not valid JSON"),

@@ -184,8 +184,9 @@ def test_too_many_rows_left_out_stops_with_the_reasons_and_the_account(made, jso
     with pytest.raises(DropError, match=r"data\.train: 4 of 7 rows \(57.1%\) are left out") as error:
         made(train=sources(path), max_drop_fraction=0.5)
     assert "data.max_drop_fraction" in error.value.hint
-    assert error.value.report["total"]["read"] == 7
-    assert len(error.value.left_out) == 4
+    prepared = error.value.prepared
+    assert prepared.report["total"]["read"] == 7
+    assert (len(prepared.train), len(prepared.left_out)) == (3, 4)
     assert len(made(train=sources(path), max_drop_fraction=0.6).train) == 3
 
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
+from dataclasses import asdict, replace
 
+import pytest
+import yaml
 from rich.console import Console
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
+from prefopt.config import compose
 from prefopt.data.dataset import prepare
 from prefopt.data.show import show
 from prefopt.data.tokenizer import load_tokenizer
 from prefopt.data_summary import data_lines
+from prefopt.dry_run import template_lines
+from prefopt.errors import UserError
 from prefopt.settings import DataSettings, SourceSettings
+from prefopt.show_data import recorded, show_data
 
 ROWS = [
     {"prompt": "hello [bold]world", "chosen": " good answer", "rejected": " bad answer", "annotator": 3},
@@ -108,3 +118,108 @@ def test_the_lines_before_a_run_name_labels_and_conversions(jsonl, no_bos, tmp_p
     lines = data_lines(report, settings)
     assert lines[0] == f"train: 1 of 1 rows of {path} (format trl); 1 desirable and 1 undesirable responses"
     assert lines[1].startswith("  1 rows have no labels: chosen responses are labelled desirable")
+
+
+def test_data_that_train_would_refuse_are_shown_whole_and_then_refused(jsonl, no_bos, tmp_path, capsys):
+    rows = [
+        *({"prompt": f"q{n}", "chosen": " good", "rejected": f" bad {n}"} for n in range(4)),
+        {"prompt": "a", "chosen": "", "rejected": " b"},
+        {"prompt": "a", "chosen": " b", "rejected": " b"},
+        {"prompt": "a", "chosen": " b"},
+        {"prompt": "a", "chosen": 3, "rejected": " b"},
+    ]
+    data = DataSettings(train=[SourceSettings(jsonl(rows))], cache_dir=str(tmp_path / "cache"))
+    run = compose([f"model.path={no_bos}", "loss=dpo"])
+    with pytest.raises(UserError) as refused:
+        show_data(replace(run, data=data), 1)
+    shown = capsys.readouterr().out
+    assert refused.value.exit_code == 2
+    assert "prefopt train would refuse these data: data.train: 4 of 8 rows (50.0%) are left out: " in str(refused.value)
+    assert "and 1 reason more (1)" in str(refused.value)
+    assert "prefopt data" not in refused.value.hint
+    assert "chosen: [[ good</s>]]" in shown
+    assert "4 rows left out" in shown
+    assert "rows.jsonl:6: chosen equals rejected" in shown
+
+
+def test_the_data_of_a_run_are_shown_again_and_compared_with_what_it_was_trained_on(jsonl, no_bos, tmp_path, capsys):
+    path = jsonl([{"prompt": f"q{n}", "chosen": " good", "rejected": f" bad {n}"} for n in range(4)])
+    data = DataSettings(train=[SourceSettings(path)], cache_dir=str(tmp_path / "cache"))
+    run = replace(compose([f"model.path={no_bos}", "loss=dpo"]), data=data)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.yaml").write_text(yaml.safe_dump(asdict(run)))
+    needs = frozenset({"pairs", "reference"})
+    fingerprint = prepare(data, no_bos, needs, tmp_path / "cache").fingerprint
+    (folder / "manifest.json").write_text(json.dumps({"data_fingerprint": fingerprint}))
+    shown_again, where = recorded([f"run={folder}"])
+    assert show_data(shown_again, 1, where) == 0
+    assert capsys.readouterr().out.endswith(f"these are the data that {folder} was trained on\n")
+    jsonl([{"prompt": "q", "chosen": " good", "rejected": " bad"}])
+    with pytest.raises(UserError, match="was not trained on these data"):
+        show_data(run, 0, folder)
+    with pytest.raises(UserError, match="loss=ipo: has no effect beside run="):
+        recorded([f"run={folder}", "loss=ipo"])
+    with pytest.raises(UserError, match="no folder of prefopt train"):
+        recorded([f"run={tmp_path}"])
+
+
+def test_a_row_that_is_there_twice_is_named_before_a_run(jsonl, no_bos, tmp_path):
+    row = {"prompt": "a", "chosen": " b", "rejected": " c"}
+    path = jsonl([row, {**row, "chosen": " d"}, {**row, "prompt": "e"}, {**row, "chosen": " d"}])
+    settings = DataSettings(train=[SourceSettings(path)])
+    report = prepare(settings, no_bos, frozenset({"pairs"}), tmp_path).report
+    assert report["sets"]["train"]["repeated"] == {
+        "prompts": 2,
+        "looked_at": 2,
+        "same": 1,
+        "examples": [
+            {"row": "rows.jsonl:4", "of": "rows.jsonl:2", "same": True},
+            {"row": "rows.jsonl:2", "of": "rows.jsonl:1", "same": False},
+        ],
+    }
+    said = data_lines(report, settings)
+    assert "  1 of the rows of train is there twice: rows.jsonl:4 is rows.jsonl:2" in said
+    text = shown(path, no_bos, tmp_path)
+    assert "train: rows.jsonl:4 is the same row as rows.jsonl:2" in text
+    assert "train: rows.jsonl:2 has the prompt, not the responses, of rows.jsonl:1" in text
+    assert not any("is there twice" in line for line in data_lines(prepare_first(path, no_bos, tmp_path), settings))
+
+
+def prepare_first(path: str, tokenizer: str, cache) -> dict:
+    """The report of a file's first three rows."""
+    return prepare(DataSettings(train=[SourceSettings(path, limit=3)]), tokenizer, frozenset({"pairs"}), cache).report
+
+
+def test_unknown_tokens_are_said_before_a_run(jsonl, tmp_path):
+    words = models.WordLevel({"<unk>": 0, "</s>": 1, "good": 2, "bad": 3, "hello": 4}, unk_token="<unk>")
+    tokenizer = Tokenizer(words)
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    folder = str(tmp_path / "tokenizer")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>").save_pretrained(folder)
+    settings = DataSettings(
+        train=[SourceSettings(jsonl([{"prompt": "hello you", "chosen": " good", "rejected": " bad"}]))]
+    )
+    report = prepare(settings, folder, frozenset({"pairs"}), tmp_path).report
+    assert data_lines(report, settings)[-1].startswith("  1 tokens are unknown: ")
+
+
+def test_the_rows_held_out_are_shown_by_their_ids(jsonl, no_bos, tmp_path):
+    rows = [{"prompt": f"q{n}", "chosen": " good", "rejected": f" bad {n}"} for n in range(40)]
+    path, data = jsonl(rows), {"eval_size": 3}
+    ids = (
+        prepare(DataSettings(train=[SourceSettings(path)], **data), no_bos, frozenset({"pairs"}), tmp_path)
+        .eval["heldout"]
+        .ids
+    )
+    assert len(set(ids)) == 3
+    assert set(ids) <= {f"rows.jsonl:{n}" for n in range(1, 41)}
+    assert f"held out: {', '.join(ids)}\n" in shown(path, no_bos, tmp_path, data=data)
+
+
+def test_the_dry_run_names_the_template_and_not_only_its_key(chat):
+    run = compose([f"model.path={chat}", "data.chat_template=chatml"])
+    assert template_lines(run, "MODEL")[0] == "taken from data.chat_template=chatml"
+    text = replace(run, data=replace(run.data, chat_template="{{ messages[0].content }}"))
+    assert template_lines(text, "MODEL")[0] == "taken from data.chat_template=(a text)"
+    assert template_lines(compose([f"model.path={chat}"]), "MODEL")[0] == "taken from MODEL"

@@ -25,6 +25,7 @@ from tiny import ROOT
 from prefopt.config import compose
 from prefopt.data.formats import FORMATS, recognise
 from prefopt.data.rows import Row
+from prefopt.data.tokenizer import builtin_templates
 from prefopt.losses import names
 from prefopt.recipe_files import packaged
 from prefopt.sweeps.groups import split
@@ -52,6 +53,13 @@ def test_every_method_and_every_key_has_a_place_in_the_reference() -> None:
     for group in ("model/local", "data/local", "optim/adamw"):
         stated = yaml.safe_load((packaged() / f"{group}.yaml").read_text(encoding="utf-8"))
         assert all(f"| `{group.split('/')[0]}.{key}` |" in settings for key in stated)
+
+
+def test_the_templates_that_come_with_prefopt_are_named_where_they_are_set() -> None:
+    (said,) = [key.comment for key in keys_of(packaged() / "data" / "local.yaml") if key.name == "chat_template"]
+    for name in builtin_templates():
+        assert re.search(rf"\b{name}\b", said)
+        assert f"`{name}`" in text_of("howto/data.md")
 
 
 def test_the_reference_gives_every_key_its_comment() -> None:
@@ -142,7 +150,7 @@ def test_links_and_files_of_a_page_exist(page: str) -> None:
 @pytest.mark.parametrize("page", ["tutorial.md", *HOWTO])
 def test_the_training_commands_of_a_page_compose(page: str) -> None:
     for words in commands_of(page):
-        own = ("recipe=sums", "loss=square", "--repeat")
+        own = ("recipe=sums", "recipe=mine", "recipe=mine_grid", "loss=square", "--repeat")
         if words[:2] != ["prefopt", "train"] or any(word in own for word in words):
             continue
         plain = [word for word in words[2:] if not word.startswith("-")]

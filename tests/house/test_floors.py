@@ -44,6 +44,7 @@ FLOORS = {
     "prefopt.evaluate": 6,
     "prefopt.peer_names": 0,
     "prefopt.overrides": 5,
+    "prefopt.recipe_hints": 5,
     "prefopt.merge": 5,
     "prefopt.config": 5,
     "prefopt.memory_check": 5,

@@ -21,7 +21,15 @@ START: dict[str, Any] = {
 REPORT = {
     "fingerprint": "f" * 64,
     "sets": {"train": {"rows": 10, "pairs": 10, "tokens": 400, "fingerprint": "b" * 64}},
-    "sources": [{"set": "train", "path": "my|pairs.jsonl", "read": 12, "kept": 10, "dropped": {"too long": 2}}],
+    "sources": [
+        {
+            "set": "train",
+            "path": "my|pairs.jsonl",
+            "read": 12,
+            "kept": 10,
+            "dropped": {"too long": {"count": 2, "rows": [3, 7]}},
+        }
+    ],
 }
 
 
