@@ -14,7 +14,6 @@ from prefopt.errors import UserError, did_you_mean
 from prefopt.fill import known_keys
 from prefopt.peer_names import of_a_peer
 from prefopt.recipe_files import START_GROUPS, TRAIN_TREE, Tree
-from prefopt.recipe_files import TRAIN_TREE, Tree
 from prefopt.settings import MarginSettings, RunSettings, SourceSettings
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Every command of README.md and docs/: a test runs it, or its page says which does or that it was not run here."""
+"""Every command of README.md and docs/: a test runs it or its page says which does or that it was not run here."""
 
 from __future__ import annotations
 
