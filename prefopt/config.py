@@ -21,6 +21,7 @@ from prefopt.masking import refuse_secret
 from prefopt.merge import Merged, check_choices, leaves, merge_files, origin_of, set_by, without_environment
 from prefopt.overrides import Choice, Delete, Set, check_key, read_overrides
 from prefopt.recipe_files import search_path
+from prefopt.recipe_notes import recipe_notes
 from prefopt.settings import RunSettings, SampleSettings
 
 NOT_IDENTITY = (
@@ -104,6 +105,7 @@ def compose_with_origins(overrides: list[str], config_dir: Path | None = None) -
     loss = make_loss(run.loss)
     if isinstance(loss, HasNotes):
         merged.notes.extend(f"loss={run.loss['name']}: {note}" for note in loss.notes)
+    merged.notes.extend(recipe_notes(run, merged.origins))
     run = _without_samples(run, merged)
     run, derived = _name_and_dir(run, merged)
     for key, value in leaves(asdict(run)):

@@ -433,3 +433,14 @@ def test_run_yaml_with_an_unknown_key_names_file_and_key(tmp_path: Path) -> None
 def test_whole_number_becomes_a_float_where_one_is_expected() -> None:
     epochs = from_mapping(RunSettings, {"train": {"epochs": 2}}).train.epochs
     assert isinstance(epochs, float)
+
+
+def test_what_a_recipe_keeps_beside_ones_own_data_or_adapters_is_said() -> None:
+    def notes(*words: str) -> str:
+        return " | ".join(compose_with_origins(["recipe=simpo_llama3_instruct", *words]).notes)
+
+    own = "data.train=[{path: pairs.jsonl}]"
+    assert "data.eval.test still of data/llama3_ultrafeedback.yaml" in notes(own)
+    assert "still of" not in notes(own, "data.eval={}", "data.eval_size=8")
+    assert "optim.lr=1e-06 is of recipe/simpo_llama3_instruct.yaml" in notes("model.lora.r=16")
+    assert notes("model.lora.r=16", "optim.lr=5e-5") == notes() == ""

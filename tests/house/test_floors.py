@@ -46,6 +46,7 @@ FLOORS = {
     "prefopt.overrides": 5,
     "prefopt.recipe_hints": 5,
     "prefopt.merge": 5,
+    "prefopt.recipe_notes": 5,
     "prefopt.config": 5,
     "prefopt.memory_check": 5,
     "prefopt.model_check": 5,
