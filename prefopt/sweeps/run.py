@@ -25,7 +25,7 @@ from prefopt.sweeps.plan import Combination, expand, plan_jobs, sweep_name
 from prefopt.sweeps.record import SWEEPS, Sweep, load
 from prefopt.sweeps.space import read_space
 from prefopt.sweeps.states import exit_code, settle
-from prefopt.sweeps.table import summary, table
+from prefopt.sweeps.table import complaints, summary, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,6 +115,8 @@ def run(
     refresh(made, launcher)
     made.save()
     show(made, console)
+    for line in complaints(made.jobs):  # --quiet drops the table, and not these
+        print(f"prefopt: {line}", file=sys.stderr)
     if code:
         return code
     return exit_code(made.jobs, waited=code is not None)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefopt.sweeps.jobs import DONE, STATES, Job
+from prefopt.sweeps.jobs import DONE, FAILED, LOST, STATES, Job
 
 HEADLINES = ("loss", "rewards/accuracy", "rewards/margin")
 """Metrics of the last evaluation that the table shows where none is named, of the first evaluation set."""
@@ -39,6 +39,16 @@ def table(jobs: Sequence[Job], metric: str | None) -> Any:
         cells.append(Path(job.log).name)
         made.add_row(*(Text(cell, overflow="fold") for cell in cells))
     return made
+
+
+def complaints(jobs: Sequence[Job]) -> list[str]:
+    """A line for each job that failed or is lost: what varies, why, and its log; they are for stderr."""
+    return [
+        f"job {job.number}{f' ({varied})' if (varied := ' '.join(job.varied)) else ''} {job.state}:"
+        f" {job.error or 'it left no word'}; {job.log}"
+        for job in jobs
+        if job.state in (FAILED, LOST)
+    ]
 
 
 def summary(jobs: Sequence[Job], metric: str | None, direction: str) -> str:
