@@ -59,6 +59,11 @@ class Run:
     model: Path | None
     message: str | None
 
+    def __repr__(self) -> str:
+        """One line: settings and manifest are long."""
+        said = f", model={str(self.model)!r}" if self.model else f", message={self.message!r}" if self.message else ""
+        return f"Run(dir={str(self.dir)!r}, name={self.settings.name!r}, state={self.state!r}{said})"
+
 
 @dataclass(frozen=True)
 class Score:
@@ -88,6 +93,10 @@ class Model:
     device: str
     is_reward: bool
     packed: PackedModel
+
+    def __repr__(self) -> str:
+        """One line: the weights are long."""
+        return f"Model({self.path!r}, device={self.device!r}, is_reward={self.is_reward})"
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -196,18 +205,22 @@ def score(
     """What a model gives to each response of each row.
 
     rows: in any format that `data.train` takes, for instance {"prompt": ..., "chosen": ..., "rejected": ...}.
-    reference, beta: for the implicit reward of a language model, both or neither.
+    reference, beta: for the implicit reward of a language model, both or neither. The reference reads conversations by
+    the model's chat template, as it does in training.
 
     Raises: UserError for a row that cannot be read or encoded: none is left out in silence.
     """
-    from prefopt.api_rows import as_examples, encode
+    from prefopt.api_rows import encode, reading_as
 
+    _check_model("score: model", model)
+    if reference is not None:
+        _check_model("score: reference", reference)
     if (reference is None) != (beta is None):
         raise UserError("score: reference and beta belong together", "give both, or neither")
     if reference is not None and (model.is_reward or reference.is_reward):
         raise UserError("score: an implicit reward is of two language models", "leave reference and beta out")
-    examples = as_examples(rows)
-    tokens = encode(model.packed, examples)
+    beside = [] if reference is None else [reading_as(reference.packed, model.packed)]
+    tokens, *of_reference = encode(model.packed, *beside, rows=rows)
     lengths = [[len(ids or ()) for ids in one.responses] for one in tokens]
     if model.is_reward:
         heads = model.packed.rewards(tokens)
@@ -215,8 +228,8 @@ def score(
         return [Score(one.id, n, None, None, r) for one, n, r in zip(tokens, lengths, of_head, strict=True)]
     logps = _numbers(model.packed.logps(tokens))
     rewards: list[list[float] | None] = [None] * len(logps)
-    if reference is not None and beta is not None:
-        theirs = _numbers(reference.packed.logps(encode(reference.packed, examples)))
+    if beside and beta is not None:
+        theirs = _numbers(beside[0].logps(of_reference[0]))
         rewards = [[beta * (a - b) for a, b in zip(x, y, strict=True)] for x, y in zip(logps, theirs, strict=True)]
     means = [[a / n for a, n in zip(row, of, strict=True)] for row, of in zip(logps, lengths, strict=True)]
     return [Score(t.id, n, a, m, r) for t, n, a, m, r in zip(tokens, lengths, logps, means, rewards, strict=True)]
@@ -250,6 +263,8 @@ def make_batch(
     """
     from prefopt.api_rows import batch_of
 
+    if reference is not None:
+        _check_model("make_batch: reference", reference)
     return batch_of(rows, tokenizer, loss, None if reference is None else reference.packed, max_length)
 
 
@@ -262,6 +277,7 @@ def respond(model: Model, batch: Batch, loss: Loss) -> Responses:
 
     from prefopt.model.forward import respond as forward
 
+    _check_model("respond: model", model)
     if ("rewards" in loss.needs) != model.is_reward:
         wanted = "a reward model" if "rewards" in loss.needs else "a language model"
         raise UserError(f"respond: this loss is of {wanted}, and {model.path} is none", "take another model or loss")
@@ -278,6 +294,13 @@ def loss_value(loss: Loss, batch: Batch, responses: Responses) -> Tensor:
     from prefopt.losses.terms import terms
 
     return terms(loss, whole_step(loss, responses)).total(batch.counts())
+
+
+def _check_model(what: str, model: object) -> None:
+    """Raises: UserError where something else than a loaded model is given, a path above all."""
+    if not isinstance(model, Model):
+        call = f"load_model({str(model)!r})" if isinstance(model, str | Path) else "load_model(PATH)"
+        raise UserError(f"{what} must be a model, not a {type(model).__name__}", f"give {call}")
 
 
 def _numbers(found: Sequence[Sequence[float | None]]) -> list[list[float]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefopt.batch import Batch, CoupledLoss, Loss, Responses, WholeStep
@@ -13,18 +16,19 @@ from prefopt.data.fit import Limits
 from prefopt.data.formats import recognise
 from prefopt.data.needs import DATA_NEEDS, check_needs
 from prefopt.data.pairing import Pairing
-from prefopt.data.rows import Row, Unusable
+from prefopt.data.rows import Row, Unusable, kind_of
 from prefopt.errors import UserError
 from prefopt.evaluate.models import holds_reward_model
+from prefopt.export.source import check_there
 from prefopt.pack import pack
-from prefopt.pairs.encode import Tokens
+from prefopt.pairs.encode import CandidateEncoder, Tokens
 from prefopt.pairs.packed import PackedModel
 from prefopt.pairs.places import real
 from prefopt.pairs.score_models import open_language_model, open_reward_model
 from prefopt.pairs.settings import PairsSettings
 from prefopt.pairs.stages import Place
-from prefopt.records import Example
 from prefopt.settings import DataSettings, SourceSettings
+from prefopt.train.quiet import quietly
 from prefopt.workers import devices_of
 
 if TYPE_CHECKING:
@@ -51,37 +55,56 @@ def open_model(
         raise UserError(f"load_model: dtype must be float32 or bfloat16, not {dtype!r}")
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"load_model: device must be auto, cpu or cuda, not {device!r}")
+    if not isinstance(path, str):
+        raise UserError(f"load_model: path must be a str, not {kind_of(path)}", "load_model(str(path))")
+    check_there(path, "load_model")
     (where, *_) = devices_of(device, 1).names
     lies_at = real(path, "path")
     settings = PairsSettings(
         policy=lies_at, dtype=dtype, chat_template=chat_template, tokens_per_batch=tokens_per_batch
     )
     place = Place(settings, where, "")
-    if holds_reward_model(lies_at):
-        return True, where, open_reward_model(place, lies_at, "path")
-    return False, where, open_language_model(place, lies_at, "path")
+    with quietly():
+        try:
+            is_reward = holds_reward_model(lies_at)
+        except UserError as error:  # which speaks of a training run's key
+            raise UserError(re.sub("^model.path:", "path:", error.message), error.hint, error.exit_code) from error
+        opened = (open_reward_model if is_reward else open_language_model)(place, lies_at, "path")
+    return is_reward, where, opened
 
 
-def as_examples(rows: Sequence[Mapping[str, Any]]) -> list[Example]:
-    """Rows as text. Raises: UserError for no rows, or one that does not fit the format of the first ones."""
+def encode(*models: PackedModel, rows: Sequence[Mapping[str, Any]]) -> list[list[Tokens]]:
+    """The ids that each of the models reads, one list for each.
+
+    Raises: UserError for no rows, or for the first row that cannot be read or encoded, with the number of such rows.
+    """
     numbered = _numbered(rows)
     recognised = recognise(numbered, "auto", LABEL)
-    found = []
+    found: list[list[Tokens]] = [[] for _ in models]
+    unusable: list[tuple[str, str, str]] = []
     for row in numbered:
         try:
-            found.append(recognised.example(row))
+            example = recognised.example(row)
         except Unusable as reason:
-            raise _unusable(row.id, reason.reason, reason.detail) from None
+            unusable.append((row.id, reason.reason, reason.detail))
+            continue
+        for model, tokens in zip(models, found, strict=True):
+            tokens.append(model.encoder(example))
+            if reason_why := next(filter(None, tokens[-1].reasons), None):
+                unusable.append((row.id, reason_why, f"for {model.encoder.model}"))
+                break
+    _check_usable(unusable, len(numbered))
     return found
 
 
-def encode(model: PackedModel, examples: Sequence[Example]) -> list[Tokens]:
-    """The ids that a model reads. Raises: UserError for a response that cannot be encoded."""
-    found = [model.encoder(example) for example in examples]
-    for one in found:
-        for reason in filter(None, one.reasons):
-            raise _unusable(one.id, reason, f"for {model.encoder.model}")
-    return found
+def reading_as(other: PackedModel, model: PackedModel) -> PackedModel:
+    """`other` with the chat template of `model`: a reference reads the conversations that were trained on."""
+    template, theirs = model.encoder.tokenizer.chat_template, other.encoder
+    if template in (None, theirs.tokenizer.chat_template):
+        return other
+    tokenizer = copy.deepcopy(theirs.tokenizer)
+    tokenizer.chat_template = template
+    return replace(other, encoder=CandidateEncoder(tokenizer, theirs.max_length, theirs.model))
 
 
 def batch_of(
@@ -105,8 +128,8 @@ def batch_of(
     check_needs(SourceSettings(path=LABEL), recognised, loss.needs, DataSettings())
     limits = Limits(max_length, None, "drop")
     chunk = Encoder(tokenizer, recognised, loss.needs & DATA_NEEDS, Pairing(), "append", limits).encode(numbered)
-    for left_out in chunk.left_out:
-        raise _unusable(f"{LABEL}:{left_out['row']}", left_out["reason"], left_out["detail"])
+    by_row = sorted(chunk.left_out, key=lambda row: int(row["row"]))
+    _check_usable([(f"{LABEL}:{of['row']}", of["reason"], of["detail"]) for of in by_row], len(numbered))
     encoded = [encoded_row(place, row) for place, row in enumerate(chunk.kept.to_pylist())]
     if reference is not None:
         tokens = [Tokens(e.id, e.prompt, tuple(e.responses), (None,) * len(e.responses)) for e in encoded]
@@ -128,10 +151,26 @@ def whole_step(loss: Loss, responses: Responses) -> Responses:
 
 
 def _numbered(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-    if not rows:
+    if isinstance(rows, Mapping):
+        raise UserError("rows must be a list of rows, not one row", "put it into a list: [row]")
+    if isinstance(rows, str | bytes | Path):
+        raise UserError(
+            f"rows must be a list of rows, not the name of a file: {str(rows)[:80]!r}",
+            "read it: [json.loads(line) for line in open(FILE, encoding='utf-8')]",
+        )
+    given = list(rows)
+    if not given:
         raise UserError("there are no rows")
-    return [Row(LABEL, number, dict(row)) for number, row in enumerate(rows, 1)]
+    for number, row in enumerate(given, 1):
+        if not isinstance(row, Mapping):
+            raise UserError(f"{LABEL}:{number}: a row must be a mapping of column to value, not {kind_of(row)}")
+    return [Row(LABEL, number, dict(row)) for number, row in enumerate(given, 1)]
 
 
-def _unusable(row: str, reason: str, detail: str) -> UserError:
-    return UserError(f"{row}: {reason}" + (f" ({detail})" if detail else ""), "mend the row, or leave it out")
+def _check_usable(unusable: Sequence[tuple[str, str, str]], num_rows: int) -> None:
+    """Raises: UserError for the first of these rows, and how many there are. Each: its name, a reason, a detail."""
+    if not unusable:
+        return
+    row, reason, detail = unusable[0]
+    others = f"; {len(unusable)} of {num_rows} rows cannot be used" if len(unusable) > 1 else ""
+    raise UserError(f"{row}: {reason}{f' ({detail})' if detail else ''}{others}", "mend such rows, or leave them out")

@@ -68,11 +68,12 @@ def check_changes(
     manifest: Mapping[str, Any],
     run: RunSettings,
     data_known: bool,
+    is_done: bool = False,
 ) -> None:
     """Refuse what differs and is not allowed, and what is allowed and does not differ.
 
     found: of `compare`. allowed: dotted keys, groups, places in lists, `data` or `code`. data_known: whether the data
-    were compared.
+    were compared. is_done: whether the run in the folder is: then no change is offered, and none accepted.
 
     Raises: UserError that lists the differences, or names the key.
     """
@@ -81,11 +82,15 @@ def check_changes(
             raise _no_such_difference(key, found, run)
     never = {f.key: reason for f in found if (reason := _never(f, manifest, run))}
     left = [f for f in found if f.key in never or not any(_covers(key, f.key) for key in allowed)]
+    if not left and is_done and allowed:
+        raise UserError(f"--allow-change {allowed[0]}: {folder} is done", _start_from(folder, manifest))
     if not left:
         return
     listed = [f"{f} (cannot be allowed: {never[f.key]})" if f.key in never else str(f) for f in left]
     hint = "start a new run by dir=FOLDER, or repeat the settings of this one"
-    if not never:
+    if is_done:
+        hint += f"; {_start_from(folder, manifest)}"
+    elif not never:
         hint += ", or go on with what differs by --allow-change KEY for each"
     raise UserError(
         f"{folder} holds another run; it is left as it is. What differs (there -> here):\n  "
@@ -157,6 +162,17 @@ def _never(change: Difference, manifest: Mapping[str, Any], run: RunSettings) ->
     if len(heads) > 1:
         return "one of them trains a scalar head and the other the LM head"
     return ""
+
+
+def _start_from(folder: Path, manifest: Mapping[str, Any]) -> str:
+    """What to do instead of extending a finished run; adapters are no model to start from until they are merged."""
+    of = manifest["settings"]["model"]
+    if of.get("lora") is None:
+        return f"a finished run is not extended; start from it: model.path={folder}/model dir=NEW"
+    return (
+        "a finished run is not extended; start from it:"
+        f" prefopt export {folder} out=MERGED, then model.path=MERGED dir=NEW"
+    )
 
 
 def _covers(allowed: str, key: str) -> bool:

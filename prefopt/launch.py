@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from prefopt import rank_logs
 from prefopt.batch import WeighsMargins
 from prefopt.cache import cache_folder
-from prefopt.changes import changes_budget, compare, go_on
+from prefopt.changes import changes_budget, compare, go_on, newest_step
 from prefopt.checks import check_num_margins
 from prefopt.company import Company
 from prefopt.config import identity
@@ -124,7 +124,7 @@ def _lead(
             said = write_folder(folder, state, run, real, prepared, world, words)
         for line in said:
             console.print(line, **PLAIN)
-        word = "goes on" if state is State.RESUMED else "starts"
+        word = "starts" if state is State.NEW else "goes on" if newest_step(folder) else "starts again"
         console.print(f"{run.name} {word} in {folder} on {_where(world)}: loss={run.loss['name']}", **PLAIN)
         (folder / EXIT).unlink(missing_ok=True)
         rank_logs.clear(folder)

@@ -92,11 +92,9 @@ def find_state(folder: Path, run: RunSettings, fingerprint: str | None, allowed:
     if manifest is None:
         raise UserError(f"{folder} has {RUN} but no {MANIFEST}", "restore it, or take another folder by dir=FOLDER")
     found = compare(manifest, run, fingerprint)
-    check_changes(folder, found, allowed, manifest, run, data_known=fingerprint is not None)
-    if not (folder / RESULT).exists():
-        return State.RESUMED
-    check_nothing_allowed(folder, allowed, "is done, and nothing would go on with the change")
-    return State.DONE
+    is_done = (folder / RESULT).exists()
+    check_changes(folder, found, allowed, manifest, run, data_known=fingerprint is not None, is_done=is_done)
+    return State.DONE if is_done else State.RESUMED
 
 
 def make_folder(folder: Path) -> bool:

@@ -72,6 +72,7 @@ def test_a_run_is_trained_and_read_again(
     assert capfd.readouterr().out == ""
     assert run.state == "done"
     assert run.model == tmp_path / "run" / "model"
+    assert repr(run) == f"Run(dir='{run.dir}', name='{run.settings.name}', state='done', model='{run.model}')"
     assert run == api.load_run(tmp_path / "run") == api.train(api.compose(words), quiet=True)
     assert [line["step"] for line in api.read_metrics(run) if "loss" in line] == [1, 2]
     assert run.manifest["loss_semantics"] == {run.settings.loss["name"]: 1}
@@ -108,6 +109,26 @@ def test_scores_are_those_of_transformers(models: tuple[api.Model, api.Model]) -
             assert one.num_tokens[place] == len(row[kind]) + 1  # a byte is a token; EOS
 
 
+def test_a_reference_without_a_template_reads_conversations_as_the_model_does(tmp_path: Path) -> None:
+    import json
+
+    paths = [make_model(tmp_path / name, seed=1) for name in ("trained", "base")]
+    file = paths[1] / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    config.pop("chat_template", None)
+    file.write_text(json.dumps(config))
+    (paths[1] / "chat_template.jinja").unlink(missing_ok=True)
+    trained, base = (api.load_model(str(path), device="cpu") for path in paths)
+    assert base.tokenizer.chat_template is None
+    row = {
+        "prompt": [{"role": "user", "content": "hi"}],
+        **{side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")},
+    }
+    (found,) = api.score(trained, [row], base, beta=1.0)
+    assert found.rewards == pytest.approx([0.0, 0.0], abs=1e-4)  # the weights are the same, and so are the ids
+    assert base.tokenizer.chat_template is None
+
+
 def test_a_loss_is_its_equation_on_the_scores(models: tuple[api.Model, api.Model]) -> None:
     policy, reference = models
     dpo = api.make_loss("dpo", {"beta": 0.5})
@@ -136,6 +157,27 @@ def test_mistakes_are_sentences(models: tuple[api.Model, api.Model], tmp_path: P
         api.make_batch(ROWS, policy.tokenizer, api.make_loss("kto"), reference=policy)
     with pytest.raises(UserError, match="rows:2: missing chosen"):
         api.score(policy, [ROWS[0], {"prompt": "a", "rejected": "b"}])
+    with pytest.raises(UserError, match=r"rows:1: .*; 2 of 3 rows cannot be used") as refused:
+        api.score(policy, [{**ROWS[0], "chosen": 5}, ROWS[0], {"prompt": "a", "rejected": "b"}])
+    assert "mend such rows" in refused.value.hint
+    for wrong, said in (
+        (ROWS[0], "not one row"),
+        ("p.jsonl", "not the name of a file"),
+        ([1], "rows:1: a row must be"),
+    ):
+        with pytest.raises(UserError, match=said):
+            api.score(policy, wrong)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="score: model must be a model, not a str") as refused:
+        api.score("runs/dpo/model", ROWS)  # type: ignore[arg-type]
+    assert refused.value.hint == "give load_model('runs/dpo/model')"
+    (tmp_path / "runs/a/model").mkdir(parents=True)
+    for name in ("run.yaml", "model/config.json"):
+        (tmp_path / "runs/a" / name).write_text("{}")
+    with pytest.raises(UserError, match=r"path: .* has no config\.json") as refused:
+        api.load_model(str(tmp_path / "runs/a"))
+    assert "did you mean" in refused.value.hint
+    with pytest.raises(UserError, match="load_model: there is no folder"):
+        api.load_model(str(tmp_path / "runs/b"))
     with pytest.raises(UserError, match="no rows"):
         api.score(policy, [])
     with pytest.raises(UserError, match="belong together"):

@@ -134,9 +134,21 @@ def test_nothing_is_allowed_where_nothing_goes_on(tmp_path: Path) -> None:
     assert "is a new run" in found_in(tmp_path / "none", other, ["optim.lr"])
     (tmp_path / "empty").mkdir()
     assert "is a new run" in found_in(tmp_path / "empty", other, ["optim.lr"])
+
+
+@pytest.mark.parametrize("allowed", [[], ["optim.lr"]])
+def test_a_finished_run_is_not_extended_and_the_hint_says_how_to_start_from_it(
+    allowed: list[str], tmp_path: Path
+) -> None:
     folder = existing(tmp_path / "r")
     (folder / RESULT).write_text("{}")
-    assert "is done, and nothing would go on" in found_in(folder, other, ["optim.lr"])
+    complaint = found_in(folder, run_of("optim.lr=2e-3"), allowed)
+    assert f"a finished run is not extended; start from it: model.path={folder}/model dir=NEW" in complaint
+    assert "go on with what differs" not in complaint
+    adapted = existing(tmp_path / "adapted", "model.lora={r: 4}")
+    (adapted / RESULT).write_text("{}")
+    complaint = found_in(adapted, run_of("model.lora={r: 4}", "optim.lr=2e-3"), allowed)
+    assert f"prefopt export {adapted} out=MERGED, then model.path=MERGED dir=NEW" in complaint
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -35,8 +36,13 @@ def export(path: str, settings: ExportSettings, console: Console) -> int:
     if settings.push is not None:
         check_push(settings.push)
     from prefopt.export.live import open_live
+    from prefopt.train.quiet import quiet_libraries
 
-    live = open_live(source)
+    quiet_libraries()
+    try:
+        live = open_live(source)
+    except UserError as error:  # the loader speaks of a training run's key
+        raise UserError(re.sub("^model.path:", "export:", error.message), error.hint, error.exit_code) from error
     merge = _merges(settings, live, source)
     written = _write(source, settings, live, merge)
     of = "adapters merged, " if merge else "adapters, " if live.has_adapters else ""

@@ -61,6 +61,10 @@ def read_words(words: list[str]) -> tuple[str, ExportSettings]:
     """
     import yaml
 
+    for word in words:
+        key, _, path = word.partition("=")
+        if key in ("run", "model") and path:
+            raise UserError(f"export: {word}: the model is named without a key", f"prefopt export {path} out=FOLDER")
     sources = [word for word in words if "=" not in word]
     if len(sources) != 1:
         said = "nothing is named" if not sources else f"one model at a time, not {sources[0]} and {sources[1]}"

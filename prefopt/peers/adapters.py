@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefopt.peers.taking import Kind, Taking
+from prefopt.peers.taking import Kind, Line, Taking, shown
 from prefopt.peers.trainer import as_number
 
 BF16_UPDATES = (
@@ -14,19 +14,21 @@ BF16_UPDATES = (
 
 
 def take_lora(
-    t: Taking, rank: str, alpha: str, dropout: str, modules: Any, base: str, usual: tuple[int, float]
+    t: Taking, rank: str, alpha: str, dropout: str, modules: Any, base: str, usual: tuple[int, float | None, float]
 ) -> None:
-    """`model.lora`. rank, alpha, dropout: the peer's keys. modules: target modules, as ours. usual: the peer's rank and
-    dropout. The scale is alpha / rank everywhere; where alpha is left out it is twice the rank."""
+    """`model.lora`. rank, alpha, dropout: the peer's keys. modules: target modules, as ours. usual: the peer's rank,
+    alpha (None: twice the rank) and dropout. The scale is alpha / rank everywhere."""
     r = int(t.get(rank, usual[0]))
-    scale = as_number(t.get(alpha, 2 * r))
-    drop = as_number(t.get(dropout, usual[1]))
+    scale = as_number(t.get(alpha, 2 * r if usual[1] is None else usual[1]))
+    drop = as_number(t.get(dropout, usual[2]))
     lora = {"r": r, "alpha": scale, "dropout": drop, "target_modules": modules, "base": base}
     t.set("model.lora", lora, f"from {rank}, {alpha}, {dropout}; what the file leaves out is the peer's default")
     if drop:
         t.note(Kind.OTHER, dropout, "the one dropout that stays on: masks are other random numbers", "model.lora")
-    for key in (rank, alpha, dropout):
+    for key, ours in ((rank, "r"), (alpha, "alpha"), (dropout, "dropout")):
         t.note(Kind.TAKEN, key, to="model.lora")
+        if t.get(key) is None:
+            t.lines.append(Line(Kind.DEFAULT, key, "", f"model.lora.{ours}={shown(lora[ours])}"))
 
 
 def names(value: Any) -> list[str] | str:

@@ -109,7 +109,7 @@ def _adapter(t: Taking) -> None:
         base = "nf4" if kind == "qlora" or t.get("load_in_4bit") else "int8" if t.get("load_in_8bit") else "plain"
         is_all = bool(t.get("lora_target_linear")) or t.get("lora_target_modules") is None
         modules: Any = "all-linear" if is_all else names(t.get("lora_target_modules"))
-        take_lora(t, "lora_r", "lora_alpha", "lora_dropout", modules, base, (8, 0.0))
+        take_lora(t, "lora_r", "lora_alpha", "lora_dropout", modules, base, (8, None, 0.0))
         for key in ("adapter", "load_in_4bit", "load_in_8bit", "lora_target_linear", "lora_target_modules"):
             t.note(Kind.TAKEN, key, to="model.lora")
         return
@@ -133,8 +133,10 @@ def _rhythm(t: Taking) -> None:
 
 
 def _data(t: Taking) -> None:
-    t.set("data.max_length", int(t.get("sequence_len", 512)), "from sequence_len")
-    t.note(Kind.TAKEN, "sequence_len", to="data.max_length")
+    if t.get("sequence_len") is None:
+        t.assume("sequence_len", "data.max_length", 512)
+    else:
+        t.take("sequence_len", "data.max_length", int(t.get("sequence_len")))
     t.set("data.too_long", "drop", "axolotl leaves rows out that are too long")
     for key, to in (("datasets", "data.train"), ("test_datasets", "data.eval")):
         found = t.get(key)

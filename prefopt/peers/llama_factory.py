@@ -105,7 +105,9 @@ def _model(t: Taking) -> None:
     if kind == "lora":
         bits = t.get("quantization_bit")
         base = {4: "nf4", 8: "int8"}.get(bits, "plain")
-        take_lora(t, "lora_rank", "lora_alpha", "lora_dropout", names(t.get("lora_target", "all")), base, (8, 0.0))
+        take_lora(
+            t, "lora_rank", "lora_alpha", "lora_dropout", names(t.get("lora_target", "all")), base, (8, None, 0.0)
+        )
         t.note(Kind.TAKEN, "lora_target", to="model.lora")
         t.note(Kind.TAKEN if base != "plain" else Kind.NONE, "quantization_bit", "4 or 8", f"model.lora.base={base}")
         t.note(Kind.TAKEN, "finetuning_type", to="model.lora")
@@ -122,7 +124,10 @@ def _model(t: Taking) -> None:
 
 
 def _data(t: Taking, file: Path) -> None:
-    t.set("data.max_length", int(t.get("cutoff_len", 2048)), "from cutoff_len")
+    if t.get("cutoff_len") is None:
+        t.assume("cutoff_len", "data.max_length", 2048)
+    else:
+        t.set("data.max_length", int(t.get("cutoff_len")), "from cutoff_len")
     t.set(
         "data.too_long",
         "truncate_prompt",
@@ -139,13 +144,15 @@ def _data(t: Taking, file: Path) -> None:
     index = _index(file, str(t.get("dataset_dir", "data")))
     sources = [_source(name.strip(), index, t.get("max_samples")) for name in listed if name.strip()]
     if sources:
-        known = all(name.strip() in index for name in listed)
-        said = (
-            "by its dataset_info.json"
-            if known
-            else "names of dataset_info.json, which was not found: put the paths here"
-        )
-        t.take("dataset", "data.train", sources, said)
+        if foreign := [name.strip() for name in listed if name.strip() and name.strip() not in index]:
+            said = (
+                f"{', '.join(foreign)}: LLaMA-Factory's own, of a dataset_info.json that was not found or has it not:"
+                " put a file or a hub's name in its place, data.train=[{path: FILE}]"
+            )
+            t.set("data.train", sources, f"names of LLaMA-Factory's own, to be replaced: {', '.join(foreign)}")
+            t.note(Kind.NONE, "dataset", said, "data.train")
+        else:
+            t.take("dataset", "data.train", sources, "by its dataset_info.json")
         t.note(Kind.TAKEN, "max_samples", to="data.train")
         t.note(Kind.TAKEN, "dataset_dir", to="data.train")
     if t.get("val_size"):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
+
+NEAR = 0.8
+"""How alike (difflib's ratio) an unknown key is to the one that it may be meant for: `betta` to `beta` is 0.89."""
 
 
 class Kind(StrEnum):
@@ -51,7 +55,7 @@ class Taking:
     """What is left of the file, and what has come of it.
 
     given: the file's keys. settings: dotted key of prefopt to value; comments: the same to what stands above it.
-    groups: the group choices of the recipe.
+    asked: keys that were looked for, in the file or not. groups: the group choices of the recipe.
     """
 
     given: Mapping[str, Any]
@@ -59,10 +63,12 @@ class Taking:
     lines: list[Line] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     comments: dict[str, str] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
     groups: dict[str, str] = field(default_factory=dict)
 
     def get(self, key: str, default: Any = None) -> Any:
         """The file's value; `default` where there is none or null."""
+        self.asked.add(key)
         value = self.given.get(key)
         return default if value is None else value
 
@@ -102,7 +108,10 @@ class Taking:
         return [key for key in self.given if key not in known]
 
     def close(self, no_equivalent: Mapping[str, str], without_effect: Mapping[str, str]) -> None:
-        """A line for every key that is left. The tables: key to what is to be said of it."""
+        """A line for every key that is left, and for every setting that no line is about yet.
+
+        The tables: key to what is to be said of it.
+        """
         for key in self.unread:
             if self.given[key] is None:
                 self.note(Kind.WITHOUT, key, "null")
@@ -112,7 +121,24 @@ class Taking:
                 is_off = self.given[key] is False or self.given[key] == 0
                 self.note(Kind.WITHOUT if is_off else Kind.NONE, key, "off" if is_off else no_equivalent[key])
             else:
-                self.note(Kind.UNKNOWN, key, "not known to this import: look whether it matters")
+                self.note(Kind.UNKNOWN, key, self._unknown(key, frozenset((*no_equivalent, *without_effect))))
+        for to, value in self.settings.items():
+            if not any(_is_about(line, to) for line in self.lines):
+                self.lines.append(Line(Kind.DEFAULT, f"{to}={shown(value)}", "", said=self.comments[to]))
+
+    def _unknown(self, key: str, tables: frozenset[str]) -> str:
+        """What to say of an unknown key: the known one that it may be meant for, where one is near."""
+        near = get_close_matches(key, (self.asked | tables) - {key}, n=1, cutoff=NEAR)
+        if not near:
+            return "not known to this import: look whether it matters"
+        has_default = any(line.kind is Kind.DEFAULT and line.key == near[0] for line in self.lines)
+        default = ", of which the peer's default is written" if has_default else ""
+        return f"not known to this import: did you mean {near[0]!r}{default}?"
+
+
+def _is_about(line: Line, to: str) -> bool:
+    """Whether a line says what became of the setting `to`."""
+    return any(part == to or part.startswith((f"{to}=", f"{to}.")) for part in line.to.split(", "))
 
 
 def shown(value: Any) -> str:

@@ -165,8 +165,13 @@ def _warmup(t: Taking, keys: Keys, defaults: Defaults, schedule: str, batch: int
         if total is not None and steps < total:
             t.take("warmup_steps", to, round(steps / total, 6), f"a share here: {steps:g} of {total} steps")
         else:
-            t.note(Kind.NONE, "warmup_steps", f"{to} is a share of all steps: give rows=N for it; 0.1 is written", to)
-            t.set(to, 0.1, f"warmup_steps: {steps:g} has no equivalent while the number of steps is not known")
+            why = (
+                "how many steps there are is not known: give rows=N for the share"
+                if total is None
+                else f"the run has {total} steps"
+            )
+            t.note(Kind.NONE, "warmup_steps", f"{to} is a share of all steps, and {why}; 0.1 is written", f"{to}=0.1")
+            t.set(to, 0.1, f"warmup_steps: {steps:g} has no equivalent: {why}")
     elif t.get("warmup_ratio") is not None:
         t.take("warmup_ratio", to, ratio)
         t.note(Kind.WITHOUT, "warmup_steps", "0")

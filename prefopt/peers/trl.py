@@ -118,9 +118,7 @@ def _lora(t: Taking) -> None:
     else:
         ours = names(modules)
         t.note(Kind.TAKEN, "lora_target_modules", to="model.lora")
-    take_lora(t, "lora_r", "lora_alpha", "lora_dropout", ours, base, (16, 0.05))
-    if t.get("lora_alpha") is None:
-        t.settings["model.lora"]["alpha"] = 32.0
+    take_lora(t, "lora_r", "lora_alpha", "lora_dropout", ours, base, (16, 32.0, 0.05))
     for key in ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant"):
         t.note(Kind.TAKEN, key, to=f"model.lora.base={base}")
 
@@ -146,7 +144,10 @@ def _lengths(t: Taking) -> None:
         t.note(Kind.WITHOUT, "max_prompt_length", "not below max_length")
         t.set("data.too_long", "truncate_response", "TRL cuts what is too long at its end")
         cut = "the end of the response is cut; data.too_long=drop leaves such rows out instead"
-    t.note(Kind.OTHER, "truncation_mode", f"{mode}: {cut}", f"data.too_long={t.settings['data.too_long']}")
+    to = f"data.too_long={t.settings['data.too_long']}"
+    t.note(Kind.OTHER, "truncation_mode", f"{mode}: {cut}", to)
+    if t.get("truncation_mode") is None:
+        t.lines.append(Line(Kind.DEFAULT, "truncation_mode", "", to, cut))
 
 
 def _data(t: Taking) -> None:

@@ -25,7 +25,7 @@ from prefopt.sweeps.plan import Combination, expand, plan_jobs, sweep_name
 from prefopt.sweeps.record import SWEEPS, Sweep, load
 from prefopt.sweeps.space import read_space
 from prefopt.sweeps.states import SAVED, exit_code, settle
-from prefopt.sweeps.table import show_jobs, summary
+from prefopt.sweeps.table import complaints, show_jobs, summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,6 +122,8 @@ def run(
         print(
             f"prefopt: job {number} is still stopping; give the same command again when it has stopped", file=sys.stderr
         )
+    for line in complaints(made.jobs):  # --quiet drops the table, and not these
+        print(f"prefopt: {line}", file=sys.stderr)
     if code:
         return code
     return exit_code(made.jobs, waited=code is not None) or (SAVED if stopping else 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefopt.console import PLAIN, print_table
-from prefopt.sweeps.jobs import DONE, STATES, Job
+from prefopt.sweeps.jobs import DONE, FAILED, LOST, STATES, Job
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +68,16 @@ def table(jobs: Sequence[Job], metric: str | None, is_narrow: bool = False, has_
         cells += [] if is_narrow else [Path(job.log).name]
         made.add_row(*(Text(cell, overflow="fold") for cell in cells))
     return made
+
+
+def complaints(jobs: Sequence[Job]) -> list[str]:
+    """A line for each job that failed or is lost: what varies, why, and its log; they are for stderr."""
+    return [
+        f"job {job.number}{f' ({varied})' if (varied := ' '.join(job.varied)) else ''} {job.state}:"
+        f" {job.error or 'it left no word'}; {job.log}"
+        for job in jobs
+        if job.state in (FAILED, LOST)
+    ]
 
 
 def summary(jobs: Sequence[Job], metric: str | None, direction: str) -> str:

@@ -41,7 +41,8 @@ def starting_of(made: Sweep, words: list[str]) -> Starting:
     rest, starting = split(words, config_dir, made.starting)
     if rest:
         raise UserError(
-            f"{rest[0]}: the runs of a sweep are what they are", "hydra/launcher=NAME is all that may differ"
+            f"{rest[0]}: the runs of a sweep are what they are, only hydra/launcher=NAME may differ",
+            "another value is another sweep: `prefopt train -m` with it; runs of it that are done are not made again",
         )
     if "hydra/sweeper" in starting.given:
         raise UserError("hydra/sweeper: what a sweep chooses from is what it is", "give its command with other values")

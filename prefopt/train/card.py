@@ -19,24 +19,24 @@ def model_card(
 
     folder: of the run; its manifest.json and data_report.json are read. What they do not say is left out.
     """
-    loss = {k: v for k, v in run.loss.items() if k != "name"}
     sources = ", ".join(s.path for s in run.data.train)
     manifest, report = _read(folder / "manifest.json"), _read(folder / "data_report.json")
     starts: Sequence[Mapping[str, Any]] = manifest.get("starts", [])
+    methods = _earlier_methods(starts)
     return f"""---
 base_model: {run.model.path}
 library_name: {"peft" if run.model.lora else "transformers"}
-tags: [prefopt, {run.loss["name"]}]
+tags: [{", ".join(dict.fromkeys(["prefopt", *(name for name, _ in methods), run.loss["name"]]))}]
 ---
 
 # {run.name}
 
-Trained with prefopt {__version__}: {run.loss["name"]} ({", ".join(f"{k}={v}" for k, v in loss.items())}) on {sources}.
+Trained with prefopt {__version__}: {_trained_by(run, methods)} on {sources}.
 
 - start: {run.model.path}{" with LoRA adapters" if run.model.lora else ""}{_held(run)}
 - {num_steps} steps, batch size {run.train.batch_size}, seed {run.train.seed}
 - {run.optim.name}, learning rate {run.optim.lr:g} ({run.optim.schedule})
-- the settings in full are in `run.yaml` of the run folder; the folder alone repeats the run
+{_settings(starts)}
 
 ## Held-out metrics
 
@@ -54,6 +54,40 @@ Trained with prefopt {__version__}: {run.loss["name"]} ({", ".join(f"{k}={v}" fo
 
 {_versions(starts)}
 """
+
+
+def _changes(starts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What later starts changed by `--allow-change`, in order."""
+    return [change for start in starts for change in start.get("changes", [])]
+
+
+def _earlier_methods(starts: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """Methods that a later start replaced, and the last step of each."""
+    return [
+        (str(c["old"]), int(c["after_step"])) for c in _changes(starts) if c["key"] == "loss.name" and c["after_step"]
+    ]
+
+
+def _trained_by(run: RunSettings, methods: Sequence[tuple[str, int]]) -> str:
+    """The method with its settings, behind those that the run began with."""
+    settings = ", ".join(f"{k}={v}" for k, v in run.loss.items() if k != "name")
+    last = f"{run.loss['name']} ({settings})"
+    return ", then ".join([*(f"{name} up to step {step}" for name, step in methods), last])
+
+
+def _settings(starts: Sequence[Mapping[str, Any]]) -> str:
+    """Where the settings are, and what of them was another in the beginning."""
+    where = "- the settings in full are in `run.yaml` of the run folder"
+    if not (changes := _changes(starts)):
+        return f"{where}; the folder alone repeats the run"
+    lines = [f"{where}, as the last start had them; from `--allow-change`, earlier:"]
+    lines += [f"  - up to step {c['after_step']} `{c['key']}` was {_brief(c['old'])}" for c in changes]
+    return "\n".join(lines)
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _measured(before: Mapping[str, float], after: Mapping[str, float]) -> str:
@@ -86,7 +120,7 @@ def _repeat(folder: Path, starts: Sequence[Mapping[str, Any]]) -> str:
     """The command of the first start, and the one that needs nothing but the run folder."""
     if not starts:
         return "Nothing is recorded."
-    if changed := [change["key"] for start in starts for change in start.get("changes", [])]:
+    if changed := list(dict.fromkeys(change["key"] for change in _changes(starts))):
         # `prefopt train --repeat` refuses such a run for the same reason.
         return f"No command repeats this run: it went on with another {', '.join(changed)} after it had begun."
     first = starts[0]

@@ -96,8 +96,9 @@ def test_without_its_base_a_step_that_is_not_there_and_a_run_that_is_not_done_ar
     undone = place / "undone"
     shutil.copytree(place / "run", undone)
     (undone / "result.json").unlink()
-    with pytest.raises(UserError, match=r"did not come to its end|was stopped|still goes on"):
+    with pytest.raises(UserError, match=r"undone: .*(did not come to its end|was stopped|still goes on)") as refused:
         find_source(str(undone), None)
+    assert refused.value.hint.endswith("; or take its newest checkpoint: step=6")
     assert find_source(str(undone), 4).is_checkpoint
 
 
@@ -154,6 +155,20 @@ def test_a_reward_model_with_adapters_keeps_its_head(tmp_path: Path) -> None:
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").score.weight.shape == (1, 32)
 
 
+def test_a_path_that_leads_nowhere_is_refused_without_asking_a_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/nine").mkdir(parents=True)
+    (tmp_path / "runs/nine/run.yaml").write_text("")
+    for path, hint in (("runs/nien", "did you mean 'nine'?"), ("./a", ""), ("models/of/mine", "")):
+        with pytest.raises(UserError, match=f"there is no folder {path}") as refused:
+            find_source(path, None)
+        assert refused.value.hint == hint
+    for name in ("gpt2", "user/model"):
+        assert find_source(name, None).path == name
+
+
 def words_are_refused(*words: str) -> str:
     with pytest.raises(UserError) as refused:
         read_words(["model", *words])
@@ -174,6 +189,9 @@ def test_settings_without_an_effect_or_of_another_kind_are_refused(tmp_path: Pat
     (tmp_path / "new").mkdir()
     (tmp_path / "new/file").write_text("")
     assert "there is something already" in words_are_refused(out)
+    with pytest.raises(UserError, match="named without a key") as refused:
+        read_words(["run=runs/trl", "out=c"])
+    assert refused.value.hint == "prefopt export runs/trl out=FOLDER"
     with pytest.raises(UserError, match="one model at a time"):
         read_words(["a", "b", "out=c"])
 

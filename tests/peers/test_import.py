@@ -145,7 +145,8 @@ def test_gamma_is_divided_by_beta_and_warm_up_steps_by_all_steps(tmp_path: Path)
     assert run.optim.warmup_ratio == pytest.approx(20 / 469, abs=1e-6)  # ceil(10000 / 64 * 3) steps
     assert run.model.lora is not None
     assert (run.model.lora.r, run.model.lora.alpha, run.model.lora.target_modules) == (8, 16.0, "all-linear")
-    assert "dataset_info.json" in said_of(taken, "dataset")
+    assert kind_of(taken, "dataset") is Kind.NONE
+    assert "pairs_en: LLaMA-Factory's own" in said_of(taken, "dataset")
 
 
 def test_without_the_number_of_rows_warm_up_steps_have_no_equivalent(tmp_path: Path) -> None:
@@ -267,6 +268,49 @@ def test_what_axolotl_takes_where_its_file_says_nothing_is_written_down(tmp_path
     assert run.loss == {"name": "dpo", "beta": 0.1}
     assert (run.optim.schedule, run.optim.warmup_ratio, run.model.dtype) == ("cosine", 0.03, "bfloat16")
     assert (run.train.batch_size, run.data.max_length) == (8, 512)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HANDBOOK,
+        LLAMA_FACTORY,
+        AXOLOTL,
+        "model_name_or_path: a\nrun_name: dpo\nuse_peft: true\nloss_type: ipo\nmax_prompt_length: 128\n",
+        "stage: dpo\npref_loss: ipo\nfinetuning_type: lora\n",
+        "base_model: a\nrl: ipo\nadapter: lora\nlr_scheduler: constant\n",
+    ],
+)
+def test_every_setting_of_the_recipe_is_in_the_table(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "dpo.yaml"
+    file.write_text(text)
+    taken = understand(file, Options())[1]
+    table = "\n".join(f"{line.key} {line.to}" for line in taken.lines)
+    assert [key for key in taken.settings if key not in table] == []
+
+
+def test_defaults_of_lora_that_the_file_leaves_out_are_in_the_table(tmp_path: Path) -> None:
+    run, taken = trl(tmp_path, use_peft=True, lora_r=8)
+    assert run.model.lora is not None
+    assert (run.model.lora.r, run.model.lora.alpha, run.model.lora.dropout) == (8, 32.0, 0.05)
+    shown = {line.to for line in taken.lines if line.kind is Kind.DEFAULT}
+    assert {"model.lora.alpha=32.0", "model.lora.dropout=0.05", "data.too_long=truncate_response"} <= shown
+
+
+def test_an_unknown_key_that_is_near_a_known_one_names_it(tmp_path: Path) -> None:
+    _, taken = trl(tmp_path, betta=0.3, zzzzzz=1)
+    assert said_of(taken, "betta").endswith("did you mean 'beta', of which the peer's default is written?")
+    assert said_of(taken, "zzzzzz").endswith("look whether it matters")
+
+
+def test_warm_up_steps_without_an_equivalent_say_what_is_written(tmp_path: Path) -> None:
+    run, taken = imported(tmp_path, AXOLOTL.replace("warmup_ratio: 0.1", "warmup_steps: 10"))
+    (line,) = [line for line in taken.lines if line.key == "warmup_steps"]
+    assert line.to == "optim.warmup_ratio=0.1"
+    assert line.said.endswith("give rows=N for the share; 0.1 is written")
+    assert run.optim.warmup_ratio == 0.1
+    _, taken = imported(tmp_path, AXOLOTL.replace("warmup_ratio: 0.1", "warmup_steps: 10\nmax_steps: 5"))
+    assert "the run has 5 steps" in said_of(taken, "warmup_steps")
 
 
 @pytest.mark.parametrize("command", ["import", "export", "doctor"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -146,6 +147,13 @@ def test_failed_and_cancelled_jobs_are_told_apart_and_retried_apart(tmp_path: Pa
     assert [now - then for now, then in zip(place.starts(), before)] == [0, 0, 1, 1]
     for said in ("rows can be used", "job-3.log", "1 done, 2 failed, 1 preempted"):
         assert said in retried.stdout
+    for number in (3, 4):  # what --quiet leaves
+        assert re.search(
+            rf"prefopt: job {number} \(.*\) failed: .*rows can be used.*; sweeps/.*job-{number}.log", retried.stderr
+        )
+    other = place.prefopt("sweep", "retry", "--failed", "optim.lr=1e-3")
+    assert other.returncode == 2
+    assert "`prefopt train -m` with it; runs of it that are done are not made again" in other.stderr
     nothing = place.prefopt("sweep", "cancel")
     assert nothing.returncode == 0
     assert "nothing is queued or runs" in nothing.stdout

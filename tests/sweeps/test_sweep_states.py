@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from prefopt.lock import process_of
 from prefopt.sweeps.jobs import Job
 from prefopt.sweeps.states import STARTS, exit_code, last_error, read_note, settle
+from prefopt.sweeps.table import complaints
 
 
 @pytest.fixture
@@ -134,3 +136,11 @@ def test_a_failed_job_outweighs_a_stopped_one() -> None:
     assert exit_code(jobs("done", "lost"), waited=False) == 1
     assert exit_code(jobs("queued", "running"), waited=False) == 0
     assert exit_code(jobs("done", "running"), waited=True) == 75
+
+
+def test_each_job_that_failed_has_a_line_with_its_log(job: Job) -> None:
+    failed = replace(
+        started(job), number=3, varied=["optim.lr=2"], state="failed", error="disk full", log="sweeps/a/3.log"
+    )
+    done = replace(failed, number=4, state="done")
+    assert complaints([done, failed]) == ["job 3 (optim.lr=2) failed: disk full; sweeps/a/3.log"]

@@ -63,9 +63,18 @@ def test_the_card_has_figures_rows_digests_versions_and_the_command_to_repeat(tm
 
 
 def test_a_run_that_was_changed_on_the_way_has_no_command(tmp_path: Path) -> None:
-    text = card(tmp_path, START, {**START, "changes": [{"key": "optim.lr"}]})
+    text = card(tmp_path, START, {**START, "changes": [{"key": "optim.lr", "old": 0.1, "new": 1, "after_step": 8}]})
     assert "No command repeats this run: it went on with another optim.lr" in text
+    assert "- up to step 8 `optim.lr` was 0.1" in text
     assert "--repeat" not in text
+    assert "the folder alone repeats the run" not in text
+
+
+def test_the_head_names_every_method_that_trained_the_model(tmp_path: Path) -> None:
+    change = {"key": "loss.name", "old": "simpo", "new": "dpo", "after_step": 10}
+    text = card(tmp_path, START, {**START, "changes": [change]})
+    assert ": simpo up to step 10, then dpo (beta=0.1) on my|pairs.jsonl." in text
+    assert "tags: [prefopt, simpo, dpo]" in text
 
 
 def test_without_a_record_the_card_says_so(tmp_path: Path) -> None:
