@@ -179,7 +179,7 @@ def read_metrics(run: Run | str | Path) -> list[dict[str, Any]]:
 
 
 def load_model(
-    path: str,
+    path: str | Path,
     dtype: str = "float32",
     device: str = "auto",
     chat_template: str | None = None,
@@ -195,6 +195,7 @@ def load_model(
     """
     from prefopt.api_rows import open_model
 
+    path = str(path)
     is_reward, where, packed = open_model(path, dtype, device, chat_template, tokens_per_batch)
     return Model(path, where, is_reward, packed)
 

@@ -55,8 +55,6 @@ def open_model(
         raise UserError(f"load_model: dtype must be float32 or bfloat16, not {dtype!r}")
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"load_model: device must be auto, cpu or cuda, not {device!r}")
-    if not isinstance(path, str):
-        raise UserError(f"load_model: path must be a str, not {kind_of(path)}", "load_model(str(path))")
     check_there(path, "load_model")
     (where, *_) = devices_of(device, 1).names
     lies_at = real(path, "path")
