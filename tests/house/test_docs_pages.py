@@ -142,7 +142,7 @@ def test_links_and_files_of_a_page_exist(page: str) -> None:
 @pytest.mark.parametrize("page", ["tutorial.md", *HOWTO])
 def test_the_training_commands_of_a_page_compose(page: str) -> None:
     for words in commands_of(page):
-        own = ("recipe=sums", "loss=square", "--repeat")
+        own = ("recipe=sums", "recipe=ours", "loss=square", "--repeat")
         if words[:2] != ["prefopt", "train"] or any(word in own for word in words):
             continue
         plain = [word for word in words[2:] if not word.startswith("-")]
