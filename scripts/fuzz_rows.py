@@ -61,7 +61,7 @@ def examine(number: int, file: Written, needs: frozenset[str], settings: Any, to
         assert min((len(e.prompt) for e in prepared.train), default=1) >= 1, "an empty prompt"
         json.dumps([report, left_out], ensure_ascii=False).encode()
     except DropError as error:  # none can be used: that too is an account
-        report, left_out, kept = error.report, error.left_out, []
+        report, left_out, kept = error.prepared.report, error.prepared.left_out, []
     except UserError as error:
         return Outcome(number, refused=_sentence(str(error), file.path))
     except Exception:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from prefopt.batch import Component, Loss, LossOutput, Responses, Unit
 from prefopt.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HOW = "docs/howto/loss.md says what a method gives"
 
@@ -34,16 +35,20 @@ def terms(loss: Loss, responses: Responses) -> LossOutput:
         )
     if output.rewards.requires_grad:
         raise RunError(f"loss={name}: rewards carry a gradient and are for the log alone", "rewards.detach()")
-    if torch.is_grad_enabled() and not any(c.values.requires_grad for c in output.components):
-        raise RunError(f"loss={name}: no component has a gradient, so that nothing would be learned", "no detach()")
     return output
 
 
-def check_counted(loss: Loss, output: LossOutput, counts: Mapping[Unit, int]) -> None:
-    """Refuse a step in which no component has anything to be a mean of. counts: of the whole step, over all ranks.
+def check_trains(loss: Loss, output: LossOutput, counts: Mapping[Unit, int]) -> None:
+    """Refuse a step of which nothing would be learned: no gradient, or no component has anything to be a mean of.
 
-    Raises: RunError naming the method and its units.
+    counts: of the whole step, over all ranks.
+
+    Raises: RunError naming the method, and its units where there are none of them.
     """
+    if not any(component.values.requires_grad for component in output.components):
+        raise RunError(
+            f"loss={_name(loss)}: no component has a gradient, so that nothing would be learned", "no detach()"
+        )
     if any(counts[component.unit] for component in output.components):
         return
     units = ", ".join(sorted({component.unit.value for component in output.components}))
@@ -76,5 +81,5 @@ def _name(loss: Loss) -> str:
     return type(loss).__module__.rpartition(".")[2]
 
 
-def _shape(values: torch.Tensor) -> str:
+def _shape(values: Tensor) -> str:
     return str(tuple(values.shape))

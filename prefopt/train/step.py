@@ -9,7 +9,7 @@ import torch
 
 from prefopt.batch import Loss, MicroBatch, Unit
 from prefopt.errors import RunError
-from prefopt.losses.terms import check_counted, terms
+from prefopt.losses.terms import check_trains, terms
 from prefopt.model.forward import respond
 from prefopt.train.attempt import Attempt
 from prefopt.train.couple import observe
@@ -62,7 +62,7 @@ def train_step(
         with engine.micro_batch(last=is_last) as backward:
             responses = coupling.inform(respond(engine, batch, loss.needs), number)
             output = terms(loss, responses)
-            check_counted(loss, output, counts)
+            check_trains(loss, output, counts)
             attempt.is_shared = is_last and engine.world_size > 1
             # Engines average gradients over ranks; the total is already divided by the count over all of them.
             backward(output.total(counts) * (engine.world_size if micro_batch.real else 0))

@@ -61,7 +61,7 @@ def test_spoilt_rows_of_every_format_behind_whole_ones(chat: str, name: str, ran
             report, left_out = prepared.report, prepared.left_out
             kept = [int(example.id.rpartition(":")[2]) for example in prepared.train]
         except DropError as error:
-            report, left_out, kept = error.report, error.left_out, []
+            report, left_out, kept = error.prepared.report, error.prepared.left_out, []
     check_account(report["total"], kept, left_out, len(rows))
 
 

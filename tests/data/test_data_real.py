@@ -174,8 +174,9 @@ def test_every_real_file_through_every_need_it_could_serve(path, chat, tmp_path)
         if isinstance(one, Prepared):
             check_account(one, num_rows_of(path))
         elif isinstance(one, DropError):
-            assert len(one.left_out) == one.report["total"]["read"] == num_rows_of(path)
-            assert all(row["reason"] and row["id"] for row in one.left_out)
+            given = one.prepared
+            assert len(given.left_out) == given.report["total"]["read"] == num_rows_of(path)
+            assert all(row["reason"] and row["id"] for row in given.left_out)
         else:
             assert path.name in one.message
             assert one.exit_code == 2

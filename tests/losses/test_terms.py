@@ -16,7 +16,7 @@ from bed import counts, two
 from prefopt import losses
 from prefopt.batch import Component, LossOutput, Responses, Unit
 from prefopt.errors import RunError, UserError
-from prefopt.losses.terms import check_counted, terms
+from prefopt.losses.terms import check_trains, terms
 
 
 class Own:
@@ -56,7 +56,6 @@ WRONG = {
     r"shape \(1, 1\), expected one dimension, one value per token": lambda r: output(r, margin(r)[None], Unit.TOKEN),
     r"rewards have shape \(1,\), expected \(2,\)": lambda r: output(r, margin(r), rewards=margin(r).detach()),
     "rewards carry a gradient": lambda r: output(r, margin(r), rewards=r.logps),
-    "no component has a gradient": lambda r: output(r, margin(r).detach()),
 }
 
 
@@ -67,19 +66,21 @@ def test_what_a_loss_gives_is_checked_and_the_rule_is_named(said: str) -> None:
     assert "loss=test_terms" in caught.value.message
 
 
-def test_an_evaluation_needs_no_gradient() -> None:
-    with torch.no_grad():
-        given = terms(Own(lambda r: output(r, margin(r).detach())), responses())
+def test_an_evaluation_needs_no_gradient_and_a_step_does() -> None:
+    own, made = Own(lambda r: output(r, margin(r).detach())), responses()
+    given = terms(own, made)
     assert given.components[0].values.tolist() == [0.0]
+    with pytest.raises(RunError, match="no component has a gradient"):
+        check_trains(own, given, counts(made))
 
 
 def test_a_step_without_anything_to_count_is_refused() -> None:
     made = responses()
     own = Own(lambda r: output(r, margin(r)))
     given = terms(own, made)
-    check_counted(own, given, counts(made))
+    check_trains(own, given, counts(made))
     with pytest.raises(RunError, match=r"nothing of what its components count \(pair\)"):
-        check_counted(own, given, dict.fromkeys(Unit, 0))
+        check_trains(own, given, dict.fromkeys(Unit, 0))
 
 
 def test_a_need_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
