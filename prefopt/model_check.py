@@ -7,12 +7,10 @@ import struct
 from pathlib import Path
 
 from prefopt.errors import UserError
-from prefopt.model.files import model_folder
+from prefopt.model.files import TOKENIZERS, model_folder
 
 _LONGEST_HEADER = 100_000_000
 """Bytes: what the safetensors library itself reads at most."""
-
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
 def check_model(key: str, path: str) -> None:
@@ -42,7 +40,7 @@ def check_tokenizer(key: str, path: str) -> None:
     Raises: UserError naming the folder.
     """
     folder = local_folder(key, path)
-    if folder is not None and not any((folder / name).is_file() for name in _TOKENIZERS):
+    if folder is not None and not any((folder / name).is_file() for name in TOKENIZERS):
         raise UserError(
             f"{key}: {path} holds no tokenizer (tokenizer.json)", "copy it there, or set model.tokenizer to another"
         )

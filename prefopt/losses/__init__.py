@@ -41,7 +41,7 @@ def loss_class(name: str) -> type:
 def _in_another_clone(name: str) -> str:
     """A hint where the working directory has the method's file and is not the prefopt that runs; else ""."""
     file = Path("prefopt", "losses", f"{name}.py")
-    if not name.isidentifier() or not file.is_file():
+    if not name.isidentifier() or not file.is_file() or file.parent.resolve() == Path(__path__[0]).resolve():
         return ""
     return f"{file} is not of the prefopt that runs ({Path(__path__[0]).parent}): pip install -e . in that clone"
 

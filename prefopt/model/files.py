@@ -8,6 +8,9 @@ from pathlib import Path
 from prefopt.errors import RunError, UserError
 from prefopt.model.trust import ADAPTER_CONFIG, check_adapter_folder, check_model_folder, read_object
 
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+"""A folder with one of these holds a tokenizer."""
+
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefopt.errors import UserError
-from prefopt.model.files import adapter_folder, base_of, model_folder
+from prefopt.model.files import TOKENIZERS, adapter_folder, base_of, model_folder
 from prefopt.model.heads import has_head, head_labels, positions
 from prefopt.pairs.called import called
 from prefopt.pairs.places import real
 from prefopt.pairs.stages import Asked
 
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 _TRAIN_ONE = "train one: loss=reward_bt"
 
 
@@ -121,7 +120,7 @@ def _longest_prompt(path: str, base: Path, asked: Asked) -> int:
 
 def _check_tokenizer(path: str, key: str, base: Path, adapters: Path | None) -> None:
     places = [base] if adapters is None else [adapters, base]
-    if not any((place / name).is_file() for place in places for name in _TOKENIZERS):
+    if not any((place / name).is_file() for place in places for name in TOKENIZERS):
         raise UserError(f"{key}: {path} holds no tokenizer (tokenizer.json)", "copy the one it was trained with there")
 
 
