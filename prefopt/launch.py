@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ from prefopt.run_folder import (
     read_json,
 )
 from prefopt.settings import DataSettings, RunSettings
-from prefopt.start_ranks import start_ranks
+from prefopt.start_ranks import start_ranks, started_early
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,35 +104,36 @@ def _lead(
     from prefopt import demo
 
     folder = Path(run.dir)
-    find_state(folder, run, None, allowed)  # another run's folder is refused before the data are read
+    before = find_state(folder, run, None, allowed)  # another run's folder is refused before the data are read
     cache = cache_folder(run.data)
     real = demo.resolve(run, cache)
-    prepared = prepare_data(real, cache)
-    print_data(prepared, run.data, console)
-    if fingerprint is not None and prepared.fingerprint != fingerprint:
-        raise UserError("--repeat: the data, the tokenizer or the template is not what the run was trained on")
-    find_state(folder, run, prepared.fingerprint, allowed)  # before it is touched
-    with _claimed(folder) as lock:
-        clear_drafts(folder)
-        state = find_state(folder, run, prepared.fingerprint, allowed)
-        if state is State.DONE:
-            console.print(f"{folder} is done: see its model and result.json", **PLAIN)
-            return 0
-        if peers:
-            ask_whether_shared(peers, folder, _read_by_ranks(real, prepared))
-        with _whole_or_nothing(folder, state):
-            said = write_folder(folder, state, run, real, prepared, world, words)
-        for line in said:
-            console.print(line, **PLAIN)
-        word = "starts" if state is State.NEW else "goes on" if newest_step(folder) else "starts again"
-        console.print(f"{run.name} {word} in {folder} on {_where(world)}: loss={run.loss['name']}", **PLAIN)
-        (folder / EXIT).unlink(missing_ok=True)
-        rank_logs.clear(folder)
-        port = free_port()
-        for peer in peers or []:
-            peer.send(what="go", port=port)
-        company = Company(peers, is_head=True) if peers else None
-        code = start_ranks(real, world, port, host, lock, company)
+    with nullcontext() if before is State.DONE else started_early(real, world) as early:
+        prepared = prepare_data(real, cache)
+        print_data(prepared, run.data, console)
+        if fingerprint is not None and prepared.fingerprint != fingerprint:
+            raise UserError("--repeat: the data, the tokenizer or the template is not what the run was trained on")
+        find_state(folder, run, prepared.fingerprint, allowed)  # before it is touched
+        with _claimed(folder) as lock:
+            clear_drafts(folder)
+            state = find_state(folder, run, prepared.fingerprint, allowed)
+            if state is State.DONE:
+                console.print(f"{folder} is done: see its model and result.json", **PLAIN)
+                return 0
+            if peers:
+                ask_whether_shared(peers, folder, _read_by_ranks(real, prepared))
+            with _whole_or_nothing(folder, state):
+                said = write_folder(folder, state, run, real, prepared, world, words)
+            for line in said:
+                console.print(line, **PLAIN)
+            word = "starts" if state is State.NEW else "goes on" if newest_step(folder) else "starts again"
+            console.print(f"{run.name} {word} in {folder} on {_where(world)}: loss={run.loss['name']}", **PLAIN)
+            (folder / EXIT).unlink(missing_ok=True)
+            rank_logs.clear(folder)
+            port = free_port()
+            for peer in peers or []:
+                peer.send(what="go", port=port)
+            company = Company(peers, is_head=True) if peers else None
+            code = start_ranks(real, world, port, host, lock, company, early)
     if code == 0 and demo.is_demo(real):
         demo.report(folder, console)
     return code

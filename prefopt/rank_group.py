@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from prefopt.early_rank import EarlyRank
 from prefopt.errors import RunError, UserError, stopped_unsaved
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -55,6 +56,13 @@ def _heeded() -> list[signal.Signals]:
     return [number for number in FORWARDED if number not in ignored]
 
 
+def _started(arguments: list[str], added: dict[str, str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(arguments, env={**os.environ, **added}, start_new_session=True)
+    except OSError as error:
+        raise RunError(f"{arguments[0]} cannot be started: {error.strerror}") from None
+
+
 class RankGroup:
     """The launcher of this node's ranks, or the one rank there is.
 
@@ -68,11 +76,18 @@ class RankGroup:
         self._timer: threading.Timer | None = None
         self._guard = threading.Lock()
 
-    def run(self, arguments: list[str], added: dict[str, str], started: Callable[[int], None]) -> int:
+    def run(
+        self,
+        arguments: list[str],
+        added: dict[str, str],
+        started: Callable[[int], None],
+        early: EarlyRank | None = None,
+    ) -> int:
         """Start the ranks, forward signals to them, and give their exit code (128 + number for a signal).
 
-        started: called with the process id. The ranks have a session of their own, so that each signal reaches them
-        once, through this process, and not a second time from the terminal.
+        started: called with the process id. early: a process of this command that waits for a word. The ranks have a
+        session of their own, so that each signal reaches them once, through this process, and not a second time from
+        the terminal.
 
         Raises: RunError where the process cannot be started.
         """
@@ -88,10 +103,7 @@ class RankGroup:
 
         previous = {number: signal.signal(number, forward) for number in _heeded()}
         try:
-            try:
-                process = subprocess.Popen(arguments, env={**os.environ, **added}, start_new_session=True)
-            except OSError as error:
-                raise RunError(f"{arguments[0]} cannot be started: {error.strerror}") from None
+            process = (None if early is None else early.told()) or _started(arguments, added)
             for number in received:  # one that came before there was anybody to forward it to
                 process.send_signal(number)
             with self._guard:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from prefopt import compiled, rank_logs
 from prefopt.company import Company, Ending
 from prefopt.disk import write_whole
+from prefopt.early_rank import EarlyRank, early_rank
 from prefopt.errors import FAILURE, RunError, UserError, stopped_unsaved
 from prefopt.lock import Lock
 from prefopt.rank_group import RankGroup
@@ -26,10 +28,12 @@ def start_ranks(
     host: str = "",
     lock: Lock | None = None,
     company: Company | None = None,
+    early: EarlyRank | None = None,
 ) -> int:
     """Run this node's ranks to their end; the exit code of the run, the same on all nodes.
 
     host, port: where the ranks find each other. lock: held by the ranks too. company: the other nodes.
+    early: the one rank, where it has been started already (`started_early`).
     """
     folder = Path(run.dir)
     group = RankGroup()
@@ -37,12 +41,12 @@ def start_ranks(
         lock.on_lost = lambda said: group.end(said, grace=0)
     if company is not None:
         company.watch(group)
-    added = {**environment(run, world), rank_logs.VARIABLE: str(folder.resolve())}
+    added = _environment(run, world)
     if run.deepspeed.config is not None:
         compiled.free_abandoned()
     sys.stdout.flush()
     with rank_logs.shown(folder, world.own_ranks):
-        code = group.run(command(run, world, port, host), added, _nobody if lock is None else lock.add_child)
+        code = group.run(command(run, world, port, host), added, _nobody if lock is None else lock.add_child, early)
     ending, error = _ending(folder, code, group, alone=not needs_accelerate(run, world))
     if error is not None:
         print(f"prefopt: {error}", file=sys.stderr)
@@ -50,6 +54,17 @@ def start_ranks(
     if group.ended_for and lock is not None and not ending.is_sure and folder.is_dir():
         write_whole(folder / EXIT, json.dumps({"exit_code": FAILURE, "message": str(error)}))
     return ending.code if company is None else company.close(ending)
+
+
+def started_early(run: RunSettings, world: World) -> AbstractContextManager[EarlyRank | None]:
+    """The rank of a run that has only one, while its data are prepared; None where there are more."""
+    if needs_accelerate(run, world):
+        return nullcontext()
+    return early_rank(command(run, world, port=0), _environment(run, world))
+
+
+def _environment(run: RunSettings, world: World) -> dict[str, str]:
+    return {**environment(run, world), rank_logs.VARIABLE: str(Path(run.dir).resolve())}
 
 
 def _ending(folder: Path, code: int, group: RankGroup, alone: bool) -> tuple[Ending, UserError | None]:

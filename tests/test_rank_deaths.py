@@ -42,6 +42,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_jobs_at_once_on_one_machine_and_one_loses_a_rank(
     bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from prefopt.disk import disk_failure
+from prefopt.early_rank import is_early, wait_for_the_word
 from prefopt.errors import RunError, UserError
 from prefopt.masking import mask_streams, masked
 from prefopt.rank_logs import capture, complain, write_exit
@@ -17,11 +18,7 @@ from prefopt.rank_logs import capture, complain, write_exit
 
 def main(run_dir: Path) -> int:
     """The rank's exit code. What is a user's fault, or a disk's, goes to stderr and, for the launcher, to exit.json."""
-    warnings.filterwarnings("ignore", module="torch|transformers|accelerate|deepspeed")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from prefopt.train.quiet import quiet_libraries
-
-    quiet_libraries()
+    _import()
     from prefopt.train.loop import Trainer
 
     trainer = None
@@ -40,6 +37,16 @@ def main(run_dir: Path) -> int:
         if trainer is not None:
             trainer.engine.close()
     return 0
+
+
+def _import() -> None:
+    """What takes seconds, and reads nothing of the run."""
+    warnings.filterwarnings("ignore", module="torch|transformers|accelerate|deepspeed")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from prefopt.train.quiet import quiet_libraries
+
+    quiet_libraries()
+    import prefopt.train.loop  # noqa: F401
 
 
 def _tell(error: UserError, run_dir: Path) -> None:
@@ -66,11 +73,15 @@ if __name__ == "__main__":
     from prefopt.lifetime import die_with_parent, leave
 
     die_with_parent()
+    mask_streams()  # before the libraries, whose loggers keep the streams that they find
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the model loads, Ctrl-C ends it without a traceback
+    if is_early():
+        with suppress(Exception):  # it comes again below, where it goes to the rank's log
+            _import()
+        wait_for_the_word()
     try:
         capture()
     except RunError as unwritable:
         print(f"prefopt: {unwritable}", file=sys.stderr)
         leave(unwritable.exit_code)
-    mask_streams()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the model loads, Ctrl-C ends it without a traceback
     leave(main(Path(sys.argv[1])))

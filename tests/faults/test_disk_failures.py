@@ -25,7 +25,6 @@ from disk_bed import (
 from tiny import kill_at_step, prefopt
 
 pytestmark = pytest.mark.slow
-ONE_AND_TWO = [1, pytest.param(2, marks=pytest.mark.long)]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +51,8 @@ def test_a_model_that_the_disk_does_not_take(material: Material, tmp_path: Path)
     assert checkpoints(run_dir) == kept
 
 
-@pytest.mark.parametrize("num_processes", ONE_AND_TWO)
+@pytest.mark.long
+@pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_disk_that_fails_while_a_checkpoint_is_synced(num_processes: int, material: Material, tmp_path: Path) -> None:
     run_dir, trigger = tmp_path / "run", tmp_path / "trigger"
     words = material.words(run_dir, f"launch.num_processes={num_processes}", "train.keep_checkpoints=20")
@@ -76,7 +76,11 @@ def test_a_disk_that_fails_while_a_checkpoint_is_synced(num_processes: int, mate
 @pytest.mark.parametrize(
     ("path", "calls", "errno", "said"),
     [
-        ("metrics.jsonl", "write", ENOSPC, ["metrics.jsonl cannot be written: No space left on device", "free some"]),
+        pytest.param(
+            *("metrics.jsonl", "write", ENOSPC),
+            ["metrics.jsonl cannot be written: No space left on device", "free some"],
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             *("metrics.jsonl", "fsync", EIO, ["metrics.jsonl cannot be written: Input/output error"]),
             marks=pytest.mark.long,
@@ -151,7 +155,8 @@ def test_a_cache_that_is_deleted_under_a_run_is_not_missed(material: Material, t
     assert (run_dir / "result.json").exists()
 
 
-@pytest.mark.parametrize("num_processes", ONE_AND_TWO)
+@pytest.mark.long
+@pytest.mark.parametrize("num_processes", [1, 2])
 def test_encoded_data_that_are_cut_short_under_a_run(num_processes: int, material: Material, tmp_path: Path) -> None:
     run_dir, cache = tmp_path / "run", tmp_path / "cache"
     words = material.words(run_dir, f"launch.num_processes={num_processes}")

@@ -20,6 +20,7 @@ FLOORS = {
     "prefopt.output": 0,
     "prefopt.lifetime": 0,
     "prefopt.rank_logs": 0,
+    "prefopt.early_rank": 0,
     "prefopt.manifest": 0,
     "prefopt.disk": 0,
     "prefopt.compiled": 0,

@@ -70,6 +70,7 @@ def extremes(row: dict) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_trained_reward_model_ranks_rows_it_never_saw(rows: list[dict], shared: Path, tmp_path: Path) -> None:
     model = train(tmp_path, rows, shared, "loss=reward_bt", "train.epochs=1")
     share = share_in_order(rows[:HELD_OUT], scores_of({"name": "reward"}, model, rows))

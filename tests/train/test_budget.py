@@ -48,6 +48,7 @@ def numbers(run_dir: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_lowered_budget_stays_lowered_in_a_resumed_run(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
     model, pairs, cache = material
     run_dir = tmp_path / "run"

@@ -134,6 +134,7 @@ def test_a_ruinous_learning_rate_is_seen_and_the_normal_one_is_not(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_stop_ends_without_a_model_and_keeps_what_was_there(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     saving = [RUINOUS, "train.save_every=2", "train.keep_checkpoints=1", "train.best_metric=eval/heldout/loss"]

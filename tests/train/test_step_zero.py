@@ -267,6 +267,7 @@ def test_dropout_that_is_on_ends_the_run(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_column_of_another_model_under_the_same_key(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
     """Caught when it is loaded, before the step: eight rows are scored again."""
     model, pairs, _ = material
