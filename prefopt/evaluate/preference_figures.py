@@ -32,10 +32,12 @@ def preference_figures(
     categories: Sequence[str | None] | None,
     resamples: int,
     seed: int,
+    kl: bool = False,
 ) -> dict[str, Figure]:
     """Every figure of a set, named without the set.
 
-    judgement: of the method, or None. categories: of the rows, or None. Rows of equal prompts are drawn together.
+    judgement: of the method, or None. categories: of the rows, or None. kl: whether that is a figure.
+    Rows of equal prompts are drawn together.
     """
     terms = _Terms(len(scored.data))
     rewards = scored.policy.get("rewards") if judgement is None else judgement.rewards
@@ -47,6 +49,8 @@ def preference_figures(
         _add_logps(terms, scored)
     if scored.reference is not None and "logps" in scored.policy:
         _add_logratios(terms, scored)
+    if kl:
+        _add_kl(terms, scored)
     lengths = scored.policy["lengths"].astype(np.float64)
     _add_chosen_rejected(terms, "length", lengths, scored)
     _add_labelled(terms, "length", lengths, scored)
@@ -57,6 +61,13 @@ def preference_figures(
     if scored.kl is not None:
         found["kl"] = Figure(scored.kl, count=len(scored.data))
     return {name: found[name] for name in sorted(found, key=_order)}
+
+
+def kl_of_responses(policy: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[R] nats: KL(policy || reference) summed over the positions of each response, from the columns of the policy."""
+    lengths = policy["lengths"]
+    of_token = np.repeat(np.arange(len(lengths)), lengths)
+    return np.bincount(of_token, weights=policy["reverse_kl"], minlength=len(lengths))
 
 
 def _order(name: str) -> tuple[int, str]:
@@ -126,11 +137,23 @@ def _add_logps(terms: _Terms, scored: ScoredSet) -> None:
 def _add_logratios(terms: _Terms, scored: ScoredSet) -> None:
     """Log-ratios of the given responses, which are no samples of the policy."""
     assert scored.reference is not None
-    ratios, lengths = scored.policy["logps"] - scored.reference["logps"], scored.policy["lengths"].astype(np.float64)
+    ratios = scored.policy["logps"] - scored.reference["logps"]
     _add_chosen_rejected(terms, "logratio", ratios, scored)
+    _add_per_token(terms, "logratio_per_token", ratios, scored)
+
+
+def _add_kl(terms: _Terms, scored: ScoredSet) -> None:
+    sums = kl_of_responses(scored.policy)
+    _add_chosen_rejected(terms, "kl", sums, scored)
+    _add_per_token(terms, "kl_per_token", sums, scored)
+
+
+def _add_per_token(terms: _Terms, name: str, sums: np.ndarray, scored: ScoredSet) -> None:
+    """The sum of a column over the chosen, and over the rejected, of all pairs by that of their tokens."""
+    lengths = scored.policy["lengths"].astype(np.float64)
     for side, column in (("chosen", 0), ("rejected", 1)):
         of_pairs = scored.pairs[:, column]
-        terms.mean(f"logratio_per_token/{side}", ratios[of_pairs], scored.example[of_pairs], lengths[of_pairs])
+        terms.mean(f"{name}/{side}", sums[of_pairs], scored.example[of_pairs], lengths[of_pairs])
 
 
 def _add_categories(terms: _Terms, name: str, categories: Sequence[str | None]) -> None:

@@ -24,7 +24,7 @@ from prefopt.evaluate.models import (
     say,
     tokenizer_at,
 )
-from prefopt.evaluate.preference_figures import preference_figures
+from prefopt.evaluate.preference_figures import kl_of_responses, preference_figures
 from prefopt.evaluate.row_scores import score_rows
 from prefopt.evaluate.scored_set import Judgement, ScoredSet
 from prefopt.evaluate.set_settings import read_sets
@@ -64,6 +64,7 @@ class Work:
         if self.loss is not None:
             has_own = self.loss.needs & {"pairs", "labels", "ranking"}
             self.needs = self.loss.needs if has_own else self.loss.needs | {"pairs"}
+        self.asks = self.needs | {"reverse_kl"} if measure.kl else self.needs
         self.sets = self._open_sets()
         self.kept = {
             one.name: KeptScores(place.folder, one.name, len(one.data), measure.chunk_size) for one in self.sets
@@ -88,6 +89,11 @@ class Work:
             raise UserError(
                 f"reference: {self.place.settings.reference} has no effect, since {model} is a reward model",
                 "leave it out",
+            )
+
+        if self.is_reward_model and self.measure.kl:
+            raise UserError(
+                f"measure.kl: {model} is a reward model, which has no distribution over tokens", "leave measure.kl out"
             )
 
     def _open_sets(self) -> list[MeasuredSet]:
@@ -136,10 +142,10 @@ class Work:
     def _score(self, stage: str, jobs: list[tuple[MeasuredSet, str, int]]) -> None:
         opened = open_measured(self.place) if stage == _POLICY else open_reference(self.place)
         forward: Forward = opened.policy
-        asks = self.needs if stage == _POLICY else frozenset()
+        asks = self.asks if stage == _POLICY else frozenset()
         if stage == _REFERENCE and self.trained is None:
             self._check_same_tokenizer()
-        if stage == _POLICY and self.needs & LIVE:
+        if stage == _POLICY and self.asks & LIVE:
             live = open_reference(self.place).policy
             settle_layout(live, live, opened.policy.layout)
             forward = _beside(opened.policy, live)
@@ -189,7 +195,8 @@ class Work:
             scored = self._scored(one)
             judgement = None if self.loss is None else scored.judge(self.loss)
             settings = self.place.settings
-            found = preference_figures(scored, judgement, one.categories, settings.resamples, settings.seed)
+            drawn = settings.resamples, settings.seed
+            found = preference_figures(scored, judgement, one.categories, *drawn, self.measure.kl)
             figures |= {f"{one.name}/{name}": figure for name, figure in found.items()}
             rows += _rows(one, scored, judgement)
             left_out |= {f"{one.name}: {reason}": count for reason, count in (one.left_out or {}).items()}
@@ -210,6 +217,8 @@ class Work:
             notes.append("no method is named: loss and rewards are left out (measure.loss={name: dpo, beta: 0.1})")
         if self.compares:
             notes.append("logratio: log p - log p_reference of the given responses; it estimates no KL divergence")
+        if self.measure.kl:
+            notes.append("kl: KL(model || reference) summed over a response's positions, along the responses as given")
         if self.loss is not None and self.loss.needs & _COUPLED:
             notes.append(f"the loss of {self.method} couples rows: its interval takes what couples them as given")
         if self.trained is not None and self.trained.settings.model.base != "plain":
@@ -233,6 +242,7 @@ def _rows(one: MeasuredSet, scored: ScoredSet, judgement: Judgement | None) -> l
     """One mapping per row: its responses in the order of the data, and the pairs (chosen, rejected) as places."""
     policy, reference = scored.policy, scored.reference
     rewards = policy.get("rewards") if judgement is None else judgement.rewards
+    kl = kl_of_responses(policy) if "reverse_kl" in policy else None
     offsets, found = one.data.response_offsets, []
     for place, row in enumerate(scored.rows):
         responses = []
@@ -246,6 +256,8 @@ def _rows(one: MeasuredSet, scored: ScoredSet, judgement: Judgement | None) -> l
                 response["reference_logps"] = float(reference["logps"][number])
             if rewards is not None:
                 response["reward"] = float(rewards[number])
+            if kl is not None:
+                response["kl"] = float(kl[number])
             responses.append(response)
         about = {"id": row.id, "set": one.name}
         if one.categories is not None:

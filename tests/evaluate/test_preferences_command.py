@@ -206,6 +206,47 @@ def test_reward_model_is_known_by_its_head_and_judged_by_category(bed: Bed, tmp_
     assert found.rows[1]["category"] == "odd"
 
 
+def test_kl_is_that_of_the_whole_distributions_along_each_response(bed: Bed, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    measured = Preferences({"heldout": str(bed.pairs)}, kl=True, chunk_size=3)
+    (tmp_path / "out").mkdir()
+    given = EvalSettings(reference=str(bed.reference), resamples=50)
+    found = measured(EvalPlace(given, tmp_path / "out", str(bed.policy), None, "cpu"))
+    policy, reference = (
+        AutoModelForCausalLM.from_pretrained(one, trust_remote_code=False) for one in (bed.policy, bed.reference)
+    )
+    tokenizer = AutoTokenizer.from_pretrained(bed.policy, trust_remote_code=False)
+
+    def kl(row: dict[str, str], side: str) -> tuple[float, int]:
+        prompt = tokenizer(row["prompt"], add_special_tokens=True)["input_ids"]
+        response = [*tokenizer(row[side], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        ids = torch.tensor([[*prompt, *response]])
+        with torch.no_grad():
+            p, q = (one(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1) for one in (policy, reference))
+        return (p.exp() * (p - q)).sum().item(), len(response)
+
+    rows = [json.loads(line) for line in bed.pairs.read_text(encoding="utf-8").split("\n")[:-1]]
+    for side, place in (("chosen", 0), ("rejected", 1)):
+        sums, tokens = zip(*(kl(row, side) for row in rows), strict=True)
+        assert found.figures[f"heldout/kl/{side}"].value == pytest.approx(sum(sums) / 20, rel=1e-4)
+        assert found.figures[f"heldout/kl_per_token/{side}"].value == pytest.approx(sum(sums) / sum(tokens), rel=1e-4)
+        assert [row["responses"][place]["kl"] for row in found.rows] == pytest.approx(sums, rel=1e-4)
+    assert any(note.startswith("kl: KL(model || reference)") for note in found.notes)
+
+
+def test_kl_needs_a_reference_and_a_language_model(bed: Bed, tmp_path: Path) -> None:
+    assert Preferences({"a": str(bed.pairs)}, kl=True).needs == {"model", "reference"}
+    done = prefopt(
+        ["eval", f"model={bed.policy}", f"measure.sets={{a: {bed.pairs}}}", "measure.kl=true", f"out={tmp_path / 'o'}"],
+        bed.cache,
+    )
+    assert done.returncode == 2
+    assert "reference" in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
 def refused(bed: Bed, out: Path, sets: dict[str, Any], **measure: Any) -> str:
     out.mkdir(exist_ok=True)
     with pytest.raises(UserError) as caught:

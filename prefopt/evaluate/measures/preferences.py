@@ -33,6 +33,15 @@ class Preferences:
                                                 samples of the policy, so that it estimates no KL divergence
         logratio_per_token/...                  (sum of it) / (sum of tokens)
 
+    With `kl`, of whole distributions, the model and its reference side by side:
+
+        kl/chosen, kl/rejected                  mean of sum_t KL(policy(. | x, y_<t) || reference(. | x, y_<t)), nats
+        kl_per_token/...                        (sum of it) / (sum of tokens)
+
+    Along given responses that is how far the model has moved at what it reads (Zeng et al. 2024, arXiv 2404.11999, call
+    it the sequential KL). Its mean over answers that the model itself sampled at temperature 1, none of them selected,
+    is an unbiased estimate of KL(policy || reference); rows.jsonl has it by response.
+
     With a method, loss and rewards as it defines them: loss, loss/TERM, rewards/chosen, rewards/rejected,
     rewards/margin, rewards/accuracy. The mean of a term is over its own units, as in training. Of a reward model
     rewards are what its head gives. A tie counts half wherever a share is called accuracy (in training it counts 0).
@@ -49,6 +58,7 @@ class Preferences:
     pairs: how responses with scores pair, as data.pairs. None: as in the run, else best_vs_worst.
     max_length: tokens of prompt and response; longer rows are treated as the run treats them, else left out. None: as
         in the run, else what the model has positions for.
+    kl: whether the model's distributions are compared with the reference's; both are loaded at once.
     chunk_size: rows that are scored and kept at once; what is kept is not scored again after a kill.
     """
 
@@ -56,6 +66,7 @@ class Preferences:
     loss: dict[str, Any] | None = None
     pairs: str | None = None
     max_length: int | None = None
+    kl: bool = False
     chunk_size: int = 256
     uses: ClassVar[frozenset[str]] = frozenset({"model", "reference"})
     units: ClassVar[Mapping[str, str]] = {
@@ -65,6 +76,8 @@ class Preferences:
         "logratio_per_token": "nats per token",
         "logps": "nats",
         "logratio": "nats",
+        "kl_per_token": "nats per token",
+        "kl": "nats",
         "length": "tokens",
     }
     reads: ClassVar[frozenset[str]] = EVERY_SETTING
@@ -82,9 +95,9 @@ class Preferences:
 
     @property
     def needs(self) -> frozenset[str]:
-        """A model, and the reference where the method compares with one."""
+        """A model, and the reference where the method, or `kl`, compares with one."""
         compares = self.loss is not None and "reference" in make_loss(self.loss).needs
-        return frozenset({"model", "reference"}) if compares else frozenset({"model"})
+        return frozenset({"model", "reference"}) if compares or self.kl else frozenset({"model"})
 
     @property
     def files(self) -> Mapping[str, str]:
