@@ -37,11 +37,17 @@ function cssColor(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-// What a figure calls a run: its name, which finds it in the table, and what it varies where there is room for that.
+// What a figure calls a run: its name, which finds it in the table, and what it varies; where there is no room for both
+// in every run, what it varies, which tells more; where there is none for that either, its name.
+const CALLS = [
+  ({ name, label }) => (name === label || label.endsWith(`(${name})`) ? label : `${name} · ${label}`),
+  ({ label }) => label,
+  ({ name }) => name,
+];
+const widths = CALLS.map((call) => Math.max(...RUNS.map((run) => call(run).length)));
+
 function called(run, length = 56) {
-  const { name, label } = RUNS[run];
-  const both = name === label || label.endsWith(`(${name})`) ? label : `${name} · ${label}`;
-  if (both.length <= length) return both;
+  const name = (CALLS.find((_, place) => widths[place] <= length) ?? CALLS[2])(RUNS[run]);
   return name.length > length ? `${name.slice(0, length - 1)}…` : name;
 }
 
