@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from prefopt import losses
 from prefopt.errors import UserError, did_you_mean
+from prefopt.loss_file import misplaced
 from prefopt.recipe_files import RecipeFolder, Tree, choices
 
 _FEW = 12
@@ -16,6 +18,8 @@ def no_such_choice(group: str, name: str, folders: Sequence[RecipeFolder], tree:
     """The error for `group=name` where no folder has it: where it lies instead, else the nearest names."""
     known = choices(group, list(folders))
     hint = _not_a_name(group, name, known) or _misplaced(group, name, folders)
+    if group == "loss" and not hint:
+        hint = _of_a_method(name, known, folders)
     if not hint:
         near = did_you_mean(name, known)
         is_near = near.startswith("did")
@@ -64,6 +68,21 @@ def _misplaced(group: str, name: str, folders: Sequence[RecipeFolder]) -> str:
             where = "is one folder too high" if file in too_high else "is not where recipes are looked for"
             return f"{file} {where}: move it to {target}"
     return ""
+
+
+def _of_a_method(name: str, known: dict[str, Path], folders: Sequence[RecipeFolder]) -> str:
+    """What a method lacks of its two files, its code and its settings, where one of them is there; else empty."""
+    stem = Path(name).name.removesuffix(".py")
+    own = [folder.shown for folder in folders if not folder.is_packaged]
+    settings = Path(own[0] if own else "recipes") / "loss" / f"{stem}.yaml"
+    (folder,) = losses.__path__
+    is_code, is_settings = stem in losses.names(), stem in known
+    if is_code and is_settings:
+        return f"a method is chosen by its name: loss={stem}"
+    if is_code:
+        return f"{Path(folder, stem)}.py is there and its settings are not: write {settings}"
+    elsewhere = misplaced(name, Path(folder))
+    return elsewhere and elsewhere + (f"; then loss={stem}" if is_settings else f"; its settings are {settings}")
 
 
 def _looked_in(group: str, folders: Sequence[RecipeFolder]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from prefopt.errors import UserError, did_you_mean
 from prefopt.fill import SettingsError, from_mapping
+from prefopt.own_code import class_of_file
 
 
 def names_in(package: str) -> list[str]:
@@ -23,16 +24,14 @@ def names_in(package: str) -> list[str]:
 def class_in(package: str, name: str, where: str, what: str) -> type:
     """The dataclass of a name. where: the key that names it, what: what it names ("stage"), for the message.
 
-    Raises: UserError where there is none of that name.
+    Raises: UserError where there is none of that name, or its file cannot be used.
     """
     known = names_in(package)
     if not name:
         raise SettingsError(where, f"no {what} is named", did_you_mean("", known))
     if name not in known:
         raise UserError(f"{where}: there is no {name!r}", did_you_mean(name, known))
-    module = import_module(f"{package}.{name}")
-    (class_name,) = module.__all__
-    return getattr(module, class_name)
+    return class_of_file(package, name)
 
 
 def make_in(package: str, settings: Mapping[str, Any], where: str, what: str) -> Any:

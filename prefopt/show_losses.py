@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from inspect import cleandoc, getsource
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,8 +12,10 @@ from rich.table import Table
 
 from prefopt.batch import Unit
 from prefopt.console import PLAIN, print_table
+from prefopt.errors import UserError
 from prefopt.losses import default_settings, loss_class, make_loss, names, semantics
 from prefopt.needs import LIVE, NEEDS
+from prefopt.recipe_files import choices, search_path
 
 REFERENCE = frozenset({"reference", "reference_tokens", "kl"}) | LIVE
 """Needs that a reference model serves."""
@@ -37,18 +40,15 @@ def show_losses() -> int:
 
 
 def show_loss(name: str) -> int:
-    """Print one method's equation, source, settings, defaults and needs; 0.
+    """Print one method's equation, source, settings in force, and needs; 0.
 
-    Raises: UserError where there is no such method.
+    Raises: UserError where there is no such method, or its recipe file is not YAML.
     """
     console = Console()
     console.print(_document(name), **PLAIN)
     console.print("\nSettings and defaults:", style="bold", **PLAIN)
-    settings = default_settings(name)
-    for key, value in settings.items():
-        console.print(f"    loss.{key}={_as_yaml(value)}", **PLAIN)
-    if not settings:
-        console.print("    none", **PLAIN)
+    for line in _settings(name) or ["none"]:
+        console.print(f"    {line}", **PLAIN)
     console.print("\nNeeds:", style="bold", **PLAIN)
     needs = make_loss({"name": name}).needs
     for need in NEEDS:
@@ -59,6 +59,47 @@ def show_loss(name: str) -> int:
     console.print(f"Means over: {_units(name)}, in the whole optimiser step.", **PLAIN)
     console.print(f"Semantics: version {semantics(name)}; a release that changes a number has a higher one.", **PLAIN)
     return 0
+
+
+def _settings(name: str) -> list[str]:
+    """A line for each setting with the value that `loss=NAME` gives it: its recipe file wins over its class."""
+    file = choices("loss", search_path()).get(name)
+    stated = {} if file is None else _read(file)
+    lines = []
+    for key, default in default_settings(name).items():
+        value = stated.get(key, default)
+        if isinstance(default, float) and isinstance(
+            value, str
+        ):  # 1e-6, which YAML 1.1 takes for text and Hydra does not
+            value = float(value) if re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value) else value
+        line = f"loss.{key}={_as_yaml(value)}"
+        if value != default:
+            line += f"   (of {_near(file)}, which is in force; the class says {_as_yaml(default)})"
+        elif file is not None and key not in stated:
+            line += f"   (from the class: {_near(file)} has no {key})"
+        lines.append(line)
+    if file is None:
+        lines.append(f"not to be chosen yet: loss={name} needs recipes/loss/{name}.yaml with these keys")
+    return lines
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The keys of a method's recipe file. Raises: UserError where it is not keys and values in YAML."""
+    import yaml
+
+    try:
+        stated = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(stated, dict):
+        raise UserError(f"{file}: expected keys and values", f"name: {file.stem}, and a line for each setting")
+    return stated
+
+
+def _near(file: Path | None) -> str:
+    """A file as seen from the working directory, where it lies in it."""
+    assert file is not None
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 def _reference(needs: frozenset[str]) -> str:

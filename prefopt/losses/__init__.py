@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
 from prefopt.batch import Loss
 from prefopt.errors import UserError, did_you_mean
+from prefopt.loss_file import HOW, check_units, misplaced, place_of
 from prefopt.needs import NEEDS
+from prefopt.own_code import class_of_file
 
 _NOT_METHODS = {"numerics", "terms"}
 
@@ -29,21 +30,33 @@ def names() -> list[str]:
 def loss_class(name: str) -> type:
     """The dataclass of a method.
 
-    Raises: UserError where there is no such method.
+    Raises: UserError where there is no such method, with where its file belongs; or where its file cannot be used.
     """
+    folder = Path(__path__[0])
     if name not in names():
-        raise UserError(f"loss: there is no method {name!r}", _in_another_clone(name) or did_you_mean(name, names()))
-    module = import_module(f"{__name__}.{name}")
-    (class_name,) = module.__all__
-    return getattr(module, class_name)
+        near = did_you_mean(name, names())
+        near = near if near.startswith("did") else "prefopt losses lists them."
+        own = f" A method of your own is the file {place_of(name, folder)}." if name.isidentifier() else ""
+        hint = near + own
+        raise UserError(f"loss: there is no method {name!r}", misplaced(name, folder) or hint)
+    cls = class_of_file(__name__, name)
+    _check(cls, folder / f"{name}.py")
+    return cls
 
 
-def _in_another_clone(name: str) -> str:
-    """A hint where the working directory has the method's file and is not the prefopt that runs; else ""."""
-    file = Path("prefopt", "losses", f"{name}.py")
-    if not name.isidentifier() or not file.is_file() or file.parent.resolve() == Path(__path__[0]).resolve():
-        return ""
-    return f"{file} is not of the prefopt that runs ({Path(__path__[0]).parent}): pip install -e . in that clone"
+def _check(cls: type, file: Path) -> None:
+    """Raises: UserError where a method's class lacks what every method has."""
+    for f in fields(cls):
+        if f.default is MISSING and f.default_factory is MISSING:
+            raise UserError(f"{file}: {f.name} of {cls.__name__} has no default", f"for instance {f.name}: float = 1.0")
+    if not hasattr(cls, "needs"):
+        raise UserError(
+            f"{file}: {cls.__name__} does not say what it needs",
+            f'for instance needs: ClassVar[frozenset[str]] = frozenset({{"pairs"}}) ({HOW})',
+        )
+    if not any("__call__" in vars(base) for base in cls.__mro__):
+        raise UserError(f"{file}: {cls.__name__} cannot be called", f"it lacks __call__(self, responses) ({HOW})")
+    check_units(file)
 
 
 def default_settings(name: str) -> dict[str, Any]:

@@ -34,7 +34,10 @@ def terms(loss: Loss, responses: Responses) -> LossOutput:
             "rewards are of responses, not of pairs; responses.paired() takes them apart for the log",
         )
     if output.rewards.requires_grad:
-        raise RunError(f"loss={name}: rewards carry a gradient and are for the log alone", "rewards.detach()")
+        raise RunError(
+            f"loss={name}: rewards carry a gradient and are for the log alone",
+            "write LossOutput(components, rewards.detach()): the same numbers without their gradient",
+        )
     return output
 
 
@@ -47,7 +50,9 @@ def check_trains(loss: Loss, output: LossOutput, counts: Mapping[Unit, int]) -> 
     """
     if not any(component.values.requires_grad for component in output.components):
         raise RunError(
-            f"loss={_name(loss)}: no component has a gradient, so that nothing would be learned", "no detach()"
+            f"loss={_name(loss)}: no component has a gradient, so that nothing would be learned",
+            "compute the values from responses.logps, mean_logps or token_logps as they are: a .detach(), an .item() or"
+            " torch.no_grad() on the way takes the gradient out",
         )
     if any(counts[component.unit] for component in output.components):
         return

@@ -33,6 +33,8 @@ FLOORS = {
     "prefopt.settings": 1,
     "prefopt.recipe_files": 1,
     "prefopt.optimiser_bytes": 1,
+    "prefopt.loss_file": 2,
+    "prefopt.own_code": 2,
     "prefopt.registry": 2,
     "prefopt.pack": 2,
     "prefopt.cache": 2,
