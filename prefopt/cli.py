@@ -15,6 +15,7 @@ from prefopt.cli_words import Parser
 from prefopt.disk import disk_failure
 from prefopt.errors import UserError, did_you_mean
 from prefopt.masking import mask_streams, masked
+from prefopt.peer_names import GOES_ON, WITHOUT_A_KEY
 
 INTERRUPTED = 130
 
@@ -68,7 +69,8 @@ def _dispatch(words: list[str]) -> int:
         "completion": _completion,
     }
     if words[0] not in commands:
-        raise UserError(f"there is no command {words[0]!r}", did_you_mean(words[0], commands))
+        goes_on = f"prefopt train: {GOES_ON}" if words[0] in WITHOUT_A_KEY else ""
+        raise UserError(f"there is no command {words[0]!r}", goes_on or did_you_mean(words[0], commands))
     return commands[words[0]](words[1:])
 
 

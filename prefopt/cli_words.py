@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
-from prefopt.errors import UserError, did_you_mean
+from prefopt.errors import UserError
+from prefopt.peer_names import as_an_option
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,5 +35,13 @@ class Parser(argparse.ArgumentParser):
         options, rest = self.parse_known_intermixed_args(words)
         if rest:
             known = [name for action in self._actions for name in action.option_strings]
-            raise UserError(f"there is no option {rest[0]}", did_you_mean(rest[0].split("=")[0], known))
+            hint = as_an_option(rest[0], self._command) or _nearest(rest[0], known)
+            raise UserError(f"there is no option {rest[0]}", hint)
         return options
+
+
+def _nearest(option: str, known: list[str]) -> str:
+    """The nearest option, by its letters without the dashes, which all have: --model is not near --help."""
+    bare = {name.lstrip("-"): name for name in known if name.startswith("--")}
+    near = get_close_matches(option.lstrip("-").partition("=")[0], bare, n=1)
+    return f"did you mean {bare[near[0]]!r}?" if near else "known: " + ", ".join(sorted(bare.values()))

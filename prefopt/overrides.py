@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefopt.errors import UserError, did_you_mean
@@ -68,9 +69,7 @@ def parse(text: str) -> Override:
         raise UserError(f"{text!r}: not valid UTF-8", "write paths and names in UTF-8") from None
     if "=" not in text and not text.startswith("~"):
         hint = did_you_mean(text.lstrip("-"), ["dry-run", "show-config", "config-dir", "multirun"])
-        raise UserError(
-            f"{text}: expected key=value", hint if text.startswith("-") else f"for instance recipe={text or 'NAME'}"
-        )
+        raise UserError(f"{text}: expected key=value", hint if text.startswith("-") else _for_instance(text))
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
@@ -79,6 +78,20 @@ def parse(text: str) -> Override:
             f"{text}: cannot be read ({reason})",
             "quote a value that holds blanks, commas, brackets or quotes: 'key=\"a value, with a comma\"'",
         ) from None
+
+
+def _for_instance(word: str) -> str:
+    """What a word of `prefopt train` that stands alone may have been meant for: a recipe, rows, a model."""
+    path = Path(word)
+    if path.suffix in (".yaml", ".yml"):
+        name = word.removesuffix(path.suffix).rpartition("recipe/")[2].removeprefix("./")
+        whole = f"recipe={Path(name).name if path.is_absolute() else name}, a file in recipes/recipe"
+        return f"{whole}; one of another tool: prefopt import {word}" if path.is_file() else whole
+    if re.search(r"\.(jsonl?|csv|parquet)(\.gz)?$", word):
+        return f"for instance 'data.train=[{{path: {word}}}]'"
+    if (path / "config.json").is_file():
+        return f"for instance model.path={word}"
+    return f"for instance recipe={word or 'NAME'}"
 
 
 def _understand(text: str, override: Override, groups: tuple[str, ...]) -> Choice | Set | Delete:
@@ -140,7 +153,8 @@ def check_key(override: Set | Delete, loss_fields: set[str], method: str) -> Non
     if key.startswith("loss."):
         setting = re.sub(r"\.\d+(\.\w+)?$", "", key.removeprefix("loss."))  # loss.weights.0, loss.parts.1.weight
         if setting not in loss_fields:
-            raise UserError(f"{key}: {method} has no such setting", did_you_mean(setting, loss_fields))
+            peer = of_a_peer(setting, {f"loss.{name}" for name in loss_fields})
+            raise UserError(f"{key}: {method} has no such setting", peer or did_you_mean(setting, loss_fields))
         return
     if key.startswith("deepspeed.config."):
         return

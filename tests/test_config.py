@@ -88,14 +88,35 @@ def test_nearest_key_is_looked_for_in_the_same_group_first() -> None:
         ("model.lora_r=8", "did you mean model.lora.r?"),
         ("train.output_dir=x", "did you mean dir?"),
         ("train.lr_scheduler_type=linear", "did you mean optim.schedule?"),
+        ("resume=true", "the same command goes on from the newest checkpoint"),
+        ("train.resume_from_checkpoint=runs/a", "the same command goes on from the newest checkpoint"),
     ],
 )
 def test_a_name_of_another_trainer_is_told_what_it_is_called_here(override: str, said: str) -> None:
     assert said in refusal(QUICKSTART, override)
 
 
+def test_the_papers_gamma_is_told_to_be_a_ratio_here() -> None:
+    for word in ("loss.gamma=1", "loss.simpo_gamma=1"):
+        said = refusal(QUICKSTART, "loss=simpo", word)
+        assert "did you mean loss.gamma_beta_ratio? (the paper's gamma is gamma_beta_ratio times beta)" in said
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("mine.yaml", "recipe=mine, a file in recipes/recipe"),
+        ("recipes/recipe/team/mine.yaml", "recipe=team/mine, a file in recipes/recipe"),
+        ("pairs.jsonl", "'data.train=[{path: pairs.jsonl}]'"),
+        ("quickstart", "for instance recipe=quickstart"),
+    ],
+)
+def test_a_word_that_stands_alone_is_given_the_key_that_takes_it(word: str, said: str) -> None:
+    assert refusal(word).endswith(said)
+
+
 def test_every_name_of_another_trainer_means_a_key_that_there_is() -> None:
-    keys = {*known_keys(RunSettings), "loss.beta"}
+    keys = {*known_keys(RunSettings), "loss.beta", "loss.gamma_beta_ratio"}
     assert {key for key, _ in NAMES.values()} <= keys
 
 
