@@ -90,7 +90,7 @@ def _sweep(words: list[str]) -> int:
         parser.add_argument("--json", action="store_true")
     if command == "retry":
         parser.add_argument("--failed", action="store_true")
-    if command == "cancel":
+    if command in ("retry", "cancel"):
         parser.add_argument("--job", type=int, action="append", default=[], metavar="N")
     options = parser.read(words[1:])
     if command in ("-h", "--help") or options.help:
@@ -115,11 +115,16 @@ def _sweep(words: list[str]) -> int:
         if folder is not None and str(folder).isdigit() and not folder.exists():
             raise UserError(f"{folder}: there is no such folder of a sweep", f"a job is chosen by --job {folder}")
         return cancel(folder, options.job)
-    if command == "retry" and not options.failed:
+    if command == "resume":
+        return sweeps.resume(folder, changes)
+    if options.failed and options.job:
+        raise UserError("--failed has no effect beside --job", "leave one of them out")
+    if not options.failed and not options.job:
         raise UserError(
-            "sweep retry: say which jobs", "--failed for those that failed, or prefopt sweep resume for all"
+            "sweep retry: say which jobs",
+            "--failed for those that failed, --job N for one, or prefopt sweep resume for all that are not done",
         )
-    return sweeps.resume(folder, changes, failed_only=command == "retry")
+    return sweeps.resume(folder, changes, options.failed, options.job)
 
 
 def _pairs(words: list[str]) -> int:

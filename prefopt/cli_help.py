@@ -78,9 +78,13 @@ The runs of one `prefopt train -m`. DIR: the sweep's folder, default: the one un
 
 commands:
   status              the table: queued, running, done, failed, preempted, lost; --json: all that is known
-  resume              start what is not done; hydra/launcher=NAME: in another way than before
-  retry --failed      start what failed once more
+  resume              start all that is not done: never started, stopped, lost, and failed too
+  retry --failed      start only what failed; --job N: only job N, repeatable
   cancel              stop what runs or is queued; it saves, and resume goes on with it; --job N: only job N, repeatable
+
+resume and retry go on from checkpoints; with hydra/launcher=NAME they start the jobs in another way than before. A job
+that failed because of a setting fails again: mend the recipe and give the same prefopt train -m once more, which leaves
+out the runs that are done and unchanged.
 
 exit codes: 0 all done, 1 a run failed or is lost, 75 a run was stopped and can go on, 2 misuse, 128 + number: a signal
 """

@@ -103,7 +103,7 @@ _WORDS: dict[str, dict[str, str]] = {
 
 
 def as_an_option(option: str, command: str) -> str:
-    """What is written here for an option that other tools have (`--resume`, `--learning_rate`); "" where that is unknown.
+    """What is written here for an option that other tools have (`--resume`, `--learning_rate`); "" for any other.
 
     option: as it was written, with its dashes. command: whose option it was to be.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,14 @@ def status(folder: Path | None, as_json: bool) -> int:
     return code
 
 
-def resume(folder: Path | None, words: list[str], failed_only: bool = False) -> int:
-    """Start what is not done, or only what failed; exit code as of `prefopt train -m`.
+def resume(folder: Path | None, words: list[str], failed_only: bool = False, numbers: Collection[int] = ()) -> int:
+    """Start what is not done, or only what failed, or only some jobs; exit code as of `prefopt train -m`.
 
-    words: hydra/launcher=NAME and its keys, where the rest is to be started in another way.
+    words: hydra/launcher=NAME and its keys, where the rest is to be started in another way. numbers: of the jobs; empty
+    for all.
 
-    Raises: UserError where somebody works on the sweep already, or a job would be another run now.
+    Raises: UserError where somebody works on the sweep already, a job would be another run now, or there is none of a
+        number, or nothing of it to start.
     """
     from rich.console import Console
 
@@ -58,10 +61,25 @@ def resume(folder: Path | None, words: list[str], failed_only: bool = False) -> 
         _check_nothing_runs_elsewhere(made, starting)
         made.starting = record(starting)
         launcher = make_launcher(starting.launcher)
-        chosen = [job for job in made.jobs if job.is_to_start and (job.state == FAILED or not failed_only)]
+        if numbers:
+            chosen = _numbered(made, numbers)
+        else:
+            chosen = [job for job in made.jobs if job.is_to_start and (job.state == FAILED or not failed_only)]
         _check(made, chosen, launcher)
-        numbers = {job.number for job in chosen}
-        return run(made, launcher, console, lambda job: job.number in numbers, is_asking=not failed_only)
+        starts = {job.number for job in chosen}
+        is_asking = not failed_only and not numbers
+        return run(made, launcher, console, lambda job: job.number in starts, is_asking)
+
+
+def _numbered(made: Sweep, numbers: Collection[int]) -> list[Job]:
+    """The jobs of these numbers. Raises: UserError where there is none of a number, or nothing of it to start."""
+    known = {job.number: job for job in made.jobs}
+    for number in numbers:
+        if number not in known:
+            raise UserError(f"--job {number}: {made.folder} has no such job", f"it has 1 to {len(known)}")
+        if not known[number].is_to_start:
+            raise UserError(f"--job {number}: there is nothing of it to start, it is {known[number].state}")
+    return [known[number] for number in dict.fromkeys(numbers)]
 
 
 def _check_nothing_runs_elsewhere(made: Sweep, starting: Starting) -> None:
@@ -91,4 +109,5 @@ def _check(made: Sweep, jobs: list[Job], launcher: Launcher) -> None:
         if now.identity != job.identity:
             bad.append(f"job {job.number} ({' '.join(job.varied)}): would be another run: a recipe file has changed")
     if bad:
-        raise UserError("nothing was started:\n  " + "\n  ".join(bad))
+        hint = "as they are now, they are started by the same prefopt train -m; done runs that are unchanged stay done"
+        raise UserError("nothing was started:\n  " + "\n  ".join(bad), hint)

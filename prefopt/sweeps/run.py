@@ -25,7 +25,7 @@ from prefopt.sweeps.plan import Combination, expand, plan_jobs, sweep_name
 from prefopt.sweeps.record import SWEEPS, Sweep, load
 from prefopt.sweeps.space import read_space
 from prefopt.sweeps.states import SAVED, exit_code, settle
-from prefopt.sweeps.table import complaints, show_jobs, summary
+from prefopt.sweeps.table import complaints, next_step, show_jobs, summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -137,10 +137,12 @@ def refresh(made: Sweep, launcher: Launcher) -> None:
 
 
 def show(made: Sweep, console: Console) -> None:
-    """The table."""
+    """The table, where more is found, and what can be done about what is not done."""
     show_jobs(console, made.jobs, made.metric)
     console.print(summary(made.jobs, made.metric, made.direction), **PLAIN)
     console.print(f"logs (job-N.log) and sweep.json in {made.folder}", **PLAIN)
+    if said := next_step(made.jobs, made.folder):
+        console.print(said, **PLAIN)
 
 
 def _combinations(words: list[str], starting: Starting) -> list[Combination]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefopt.console import PLAIN, print_table
-from prefopt.sweeps.jobs import DONE, FAILED, LOST, STATES, Job
+from prefopt.sweeps.jobs import DONE, FAILED, LOST, QUEUED, STATES, Job
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,9 +65,31 @@ def table(jobs: Sequence[Job], metric: str | None, is_narrow: bool = False, has_
         values = [f"{numbers[name]:.4g}" if name in numbers else "" for name in shown]
         cells = [str(job.number), " ".join(job.varied), *([job.queue_id] if has_ids else []), job.state, code, *values]
         cells += [job.error] if has_errors else []
-        cells += [] if is_narrow else [Path(job.log).name]
+        cells += [] if is_narrow else [_log(job)]
         made.add_row(*(Text(cell, overflow="fold") for cell in cells))
     return made
+
+
+def _log(job: Job) -> str:
+    """The name of a job's log; of one that no start of this sweep has written, why there is none."""
+    if job.handle or job.state not in (DONE, QUEUED):
+        return Path(job.log).name
+    return "done before" if job.state == DONE else ""
+
+
+def next_step(jobs: Sequence[Job], folder: Path) -> str:
+    """What starts the jobs that are not done; empty where all are, or some still run or wait in a queue."""
+    left = [job for job in jobs if job.is_to_start]
+    failed = [job for job in left if job.state == FAILED]
+    if not left or any(job.is_live for job in jobs):
+        return ""
+    if not failed:
+        return f"next: prefopt sweep resume {folder}"
+    others = "" if failed == left else f"; prefopt sweep resume {folder} starts the others too"
+    return (
+        f"next: prefopt sweep retry --failed {folder}{others}\n"
+        "  or, where a setting was wrong: mend it and give the same prefopt train -m again; done runs stay done"
+    )
 
 
 def complaints(jobs: Sequence[Job]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -61,6 +62,24 @@ class Display:
         elif self.shown and (done == self._num_steps or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES):
             self._last_line = time.monotonic()
             self.say(f"step {done}/{self._num_steps}  {summary}")
+
+    def fallen(self, before: Mapping[str, float], after: Mapping[str, float]) -> None:
+        """A line for each evaluation set on which rewards order most pairs wrongly after training, and not before."""
+        for line in orders_wrongly(before, after):
+            self.say(line)
+
+
+def orders_wrongly(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    """What is said of accuracies that training has brought below one half: a loss whose sign is turned does that.
+
+    before, after: metrics of the evaluations before and after training, by names like eval/heldout/rewards/accuracy.
+    """
+    return [
+        f"{name} was {before[name]:.3f} before training and is {after[name]:.3f}: in most pairs the chosen response does"
+        " not have the higher reward now"
+        for name in after
+        if name.endswith("rewards/accuracy") and name in before and after[name] < 0.5 <= before[name]
+    ]
 
 
 def summarise(metrics: dict[str, float]) -> str:

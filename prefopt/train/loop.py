@@ -63,6 +63,7 @@ class Trainer:
         self.settings: RunSettings = load(run_dir / "run.yaml")
         self.prepared: Prepared = open_prepared(json.loads((run_dir / "data.json").read_text(encoding="utf-8")))
         self.loss: Loss = make_loss(self.settings.loss)
+        self.gives = "rewards" if "rewards" in self.loss.needs else "log-probabilities"
         self.engine = Engine(self.settings)
         self.stop_flag = StopFlag()
         self.display = Display(Console(), shown=self.engine.is_main)
@@ -304,7 +305,7 @@ class Trainer:
         """
         if not self.is_rehearsed:
             difference = rehearse(self.engine, self.tokenizer, self.start_folder, self.rows, self.dir / "model")
-            self.display.say(f"the model can be saved: a fresh process finds its log-probabilities to {difference:.1e}")
+            self.display.say(f"the model can be saved: a fresh process finds its {self.gives} to {difference:.1e}")
             self.is_rehearsed = True
 
     def _finish(self, started: float) -> None:
@@ -323,9 +324,8 @@ class Trainer:
         difference = save_and_verify(
             self.engine, self.tokenizer, self.start_folder, self.rows, self.dir / "model", card
         )
-        self.display.say(
-            f"saved {self.dir / 'model'}; a fresh process finds the same log-probabilities to {difference:.1e}"
-        )
+        self.display.say(f"saved {self.dir / 'model'}; a fresh process finds the same {self.gives} to {difference:.1e}")
+        self.display.fallen(progress.before, after)
         self.tracker.close()
         if self.engine.is_main:
             result = {

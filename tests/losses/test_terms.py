@@ -83,6 +83,17 @@ def test_a_step_without_anything_to_count_is_refused() -> None:
         check_trains(own, given, dict.fromkeys(Unit, 0))
 
 
+def test_the_hint_says_what_to_write_where_a_gradient_is_missing_or_too_much() -> None:
+    made = responses()
+    with pytest.raises(RunError) as caught:
+        terms(Own(WRONG["rewards carry a gradient"]), made)
+    assert "write LossOutput(components, rewards.detach())" in caught.value.hint
+    own = Own(lambda r: output(r, margin(r).detach()))
+    with pytest.raises(RunError) as caught:
+        check_trains(own, terms(own, made), counts(made))
+    assert "compute the values from responses.logps, mean_logps or token_logps as they are" in caught.value.hint
+
+
 def test_a_need_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses.loss_class("simpo"), "needs", frozenset({"pairs", "refrence"}))
     with pytest.raises(UserError, match="'refrence'") as caught:

@@ -112,6 +112,14 @@ def test_a_job_that_has_not_stopped_yet_is_not_resumed_in_silence(
     assert "job 1 is still stopping; give the same command again" in capsys.readouterr().err
 
 
+def test_a_job_that_is_not_there_or_not_to_start_is_not_retried(start: Start) -> None:
+    make("running", process_of(start().pid))
+    with pytest.raises(UserError, match=r"--job 7: sweeps/running has no such job"):
+        resume(None, [], numbers=[7])
+    with pytest.raises(UserError, match=r"--job 1: there is nothing of it to start, it is running"):
+        resume(None, [], numbers=[1])
+
+
 def test_who_stopped_a_job_is_said_though_its_state_is_that_of_a_preempted_one() -> None:
     Path("log").write_text("--- prefopt job starts\nprefopt: stopped by a signal after step 3 of 9, which is saved\n")
     job = Job(1, [], [], "a", "runs/a", log="log", state="running", exit_code=75, handle={CANCELLED: True})

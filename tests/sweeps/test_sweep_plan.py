@@ -14,7 +14,7 @@ from prefopt.sweeps.local import LocalLauncher
 from prefopt.sweeps.plan import expand, sweep_name
 from prefopt.sweeps.plan import plan_jobs as plan
 from prefopt.sweeps.space import read_space
-from prefopt.sweeps.table import show_jobs, shown_metrics, summary, table
+from prefopt.sweeps.table import next_step, show_jobs, shown_metrics, summary, table
 
 QUICKSTART = "recipe=quickstart"
 
@@ -114,6 +114,37 @@ def test_table_names_state_error_and_metrics_of_every_job() -> None:
     assert summary(jobs, None, "maximize") == "2 done, 1 failed"
     assert summary(jobs, accuracy, "maximize").endswith(f"most {accuracy}: 0.75, job 1 (loss.lam=0.1)")
     assert "job 3" in summary(jobs, accuracy, "minimize")
+
+
+def test_a_run_that_was_done_before_the_sweep_names_no_log_of_it() -> None:
+    done, queued = (
+        Job(n, [], [], "a", "r/a", log=f"s/job-{n}.log", state=state) for n, state in ((1, "done"), (2, "queued"))
+    )
+    made_here = Job(3, [], [], "c", "r/c", log="s/job-3.log", state="done", handle={"pid": 1})
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table([done, queued, made_here], None))
+    text = console.export_text()
+    assert "done before" in text
+    assert "job-3.log" in text
+    assert "job-1.log" not in text
+    assert "job-2.log" not in text
+
+
+def test_a_sweep_that_is_not_done_names_the_next_command() -> None:
+    folder = Path("sweeps/a")
+
+    def said(*states: str, live: int = 0) -> str:
+        jobs = [Job(n, [], [], "a", "r/a", state=state) for n, state in enumerate(states, start=1)]
+        jobs += [Job(9, [], [], "b", "r/b", state="running", handle={"pid": 1})] * live
+        return next_step(jobs, folder)
+
+    assert said("done", "done") == ""
+    assert said("done", "failed", live=1) == ""
+    assert said("done", "preempted", "lost") == "next: prefopt sweep resume sweeps/a"
+    first, second = said("done", "failed").splitlines()
+    assert first == "next: prefopt sweep retry --failed sweeps/a"
+    assert "mend it and give the same prefopt train -m again" in second
+    assert "retry --failed sweeps/a; prefopt sweep resume sweeps/a starts the others too" in said("failed", "queued")
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])

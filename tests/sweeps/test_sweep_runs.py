@@ -151,6 +151,10 @@ def test_failed_and_cancelled_jobs_are_told_apart_and_retried_apart(tmp_path: Pa
         assert re.search(
             rf"prefopt: job {number} \(.*\) failed: .*rows can be used.*; sweeps/.*job-{number}.log", retried.stderr
         )
+    one = place.prefopt("sweep", "retry", "--job", "3")
+    assert one.returncode == 1
+    assert [now - then for now, then in zip(place.starts(), before)] == [0, 0, 2, 1]
+    assert f"next: prefopt sweep retry --failed sweeps/{place.sweep.name}; " in one.stdout
     other = place.prefopt("sweep", "retry", "--failed", "optim.lr=1e-3")
     assert other.returncode == 2
     assert "`prefopt train -m` with it; runs of it that are done are not made again" in other.stderr
