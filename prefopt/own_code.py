@@ -16,7 +16,7 @@ from prefopt.errors import UserError
 
 
 def class_of_file(package: str, name: str) -> type:
-    """The dataclass that `__all__` of the module `package.name`, which there is, names.
+    """The dataclass that `__all__` of the module `package.name` names. The caller has found the name among the files.
 
     Raises: UserError with file and line where the file cannot be imported, or `__all__` does not name one dataclass.
     """

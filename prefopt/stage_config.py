@@ -55,7 +55,10 @@ def merge_words(
     for text in overrides:
         refuse_secret(text.partition("=")[0], text)
         if text and "=" not in text and not text.startswith(("-", "~")):
-            raise UserError(f"{text}: expected key=value", f"for instance {key_for(Path(text))}={text}")
+            hint = f"for instance {key_for(Path(text))}={text}"
+            if "recipe" in tree.groups and text.endswith((".yaml", ".yml")):
+                hint = f"recipe={Path(text).stem}, a file in recipes/{tree.root}/recipe"
+            raise UserError(f"{text}: expected key=value", hint)
     parsed = read_overrides(overrides, tree)
     chosen = {o.group: o.name for o in parsed if isinstance(o, Choice)}
     check_choices(chosen, folders, tree)

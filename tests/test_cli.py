@@ -58,6 +58,8 @@ def test_notes_go_to_stderr_and_settings_to_stdout(tmp_path: Path) -> None:
         (["train", "--learning-rate=1e-5"], "settings have no dashes: optim.lr=1e-5"),
         (["train", "--train.batch_size", "8"], "settings have no dashes: train.batch_size=VALUE"),
         (["report", "--qqqqq"], "known: --compare"),
+        (["pairs", "mine.yaml"], "recipe=mine, a file in recipes/pairs/recipe"),
+        (["rounds", "mine.yaml"], "recipe=mine, a file in recipes/rounds/recipe"),
         (["data", "--rows", "many"], "--rows"),
         (["losses", "simppo"], "did you mean 'simpo'"),
         (["losses", "dpo", "orpo"], "one method at a time"),

@@ -87,7 +87,10 @@ def _read(word: str) -> tuple[str, Any]:
 
     key, sign, text = word.partition("=")
     if not sign or not key:
-        raise UserError(f"{word}: expected key=value", "for instance rounds=3 or inputs.policy=FOLDER")
+        hint = "for instance rounds=3 or inputs.policy=FOLDER"
+        if word.endswith((".yaml", ".yml")):
+            hint = f"recipe={Path(word).stem}, a file in recipes/rounds/recipe"
+        raise UserError(f"{word}: expected key=value", hint)
     try:
         return key, yaml.safe_load(text)
     except yaml.YAMLError as error:

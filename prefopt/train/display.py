@@ -75,8 +75,8 @@ def orders_wrongly(before: Mapping[str, float], after: Mapping[str, float]) -> l
     before, after: metrics of the evaluations before and after training, by names like eval/heldout/rewards/accuracy.
     """
     return [
-        f"{name} was {before[name]:.3f} before training and is {after[name]:.3f}: in most pairs the chosen response does"
-        " not have the higher reward now"
+        f"{name} was {before[name]:.3f} before training and is {after[name]:.3f}: in most pairs the chosen response"
+        " does not have the higher reward now"
         for name in after
         if name.endswith("rewards/accuracy") and name in before and after[name] < 0.5 <= before[name]
     ]
