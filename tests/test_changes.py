@@ -310,6 +310,21 @@ def test_a_run_that_was_changed_on_the_way_is_not_repeated(tmp_path: Path) -> No
         repeat(folder, [])
 
 
+def test_a_repeated_run_names_what_set_each_setting_as_far_as_its_folder_knows(tmp_path: Path) -> None:
+    folder = existing(tmp_path / "r")
+    assert repeat(folder, [])[0].origins["optim.lr"] == str(folder / MANIFEST)  # of an older prefopt
+    manifest = json.loads((folder / MANIFEST).read_text())
+    write_whole(folder / MANIFEST, json.dumps(manifest | {"sources": {"optim.lr": "recipe/quickstart.yaml"}}))
+    again, _ = repeat(folder, [])
+    said = f"recipe/quickstart.yaml (of {folder})"
+    assert again.origins["optim.lr"] == said
+    assert again.origins["dir"] == f"--repeat {folder}"
+    assert repeat(folder, ["dir=x"])[0].origins["dir"] == "command line"
+    second = existing(tmp_path / "r2")
+    write_whole(second / MANIFEST, json.dumps(manifest | {"sources": again.origins}))
+    assert repeat(second, [])[0].origins["optim.lr"] == said
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
