@@ -131,18 +131,21 @@ def train(
     from rich.console import Console
 
     from prefopt.checks import check
+    from prefopt.config import compose_with_origins
     from prefopt.launch import train as launch
     from prefopt.output import turned
 
+    origins: dict[str, str] = {}
     if isinstance(run, RunSettings):
         if config_dir is not None:
             raise UserError("train: config_dir has no effect on a run that is composed", "give it to compose")
         settings = run
     else:
-        settings = compose(run, config_dir)
+        composition = compose_with_origins(list(run), None if config_dir is None else Path(config_dir))
+        settings, origins = composition.run, composition.origins
     check(settings)
     with turned(quiet, as_json=False):
-        code = launch(settings, ["prefopt.api.train"], Console(), None, list(allow_change))
+        code = launch(settings, ["prefopt.api.train"], Console(), None, list(allow_change), origins)
     return _run(Path(settings.dir), code)
 
 

@@ -22,6 +22,12 @@ from prefopt.settings import RunSettings
 DATA, CODE = "data", "code"
 """Keys of what is no setting: the fingerprint of the encoded data, and the code of the methods."""
 
+NOTHING_TO_ALLOW = "leave it out: such a folder takes other settings as they are"
+"""What to do where the run in a folder has nothing that a change could harm."""
+
+_DECIDES_NO_ROW = "data.max_drop_fraction"
+"""The setting of the data of which their fingerprint does not depend, among those that are compared."""
+
 _OTHER_WEIGHTS = "what the checkpoints hold was learnt on top of other weights"
 _OTHER_ADAPTERS = "the adapters in the checkpoints are others"
 _OTHER_STATES = "the checkpoints hold weights and optimiser states of the other kind"
@@ -72,8 +78,9 @@ def check_changes(
 ) -> None:
     """Refuse what differs and is not allowed, and what is allowed and does not differ.
 
-    found: of `compare`. allowed: dotted keys, groups, places in lists, `data` or `code`. data_known: whether the data
-    were compared. is_done: whether the run in the folder is: then no change is offered, and none accepted.
+    found: of `compare`. allowed: dotted keys, groups, places in lists, `data` or `code`; a setting of the data that
+    differs stands for the rows that it makes others, too. data_known: whether the data were compared. is_done: whether
+    the run in the folder is: then no change is offered, and none accepted.
 
     Raises: UserError that lists the differences, or names the key.
     """
@@ -81,7 +88,10 @@ def check_changes(
         if not (any(_covers(key, f.key) for f in found) or (key == DATA and not data_known)):
             raise _no_such_difference(key, found, run)
     never = {f.key: reason for f in found if (reason := _never(f, manifest, run))}
-    left = [f for f in found if f.key in never or not any(_covers(key, f.key) for key in allowed)]
+    accepted = {f.key for f in found if any(_covers(key, f.key) for key in allowed)}
+    if any(key.startswith(f"{DATA}.") and key != _DECIDES_NO_ROW for key in accepted):
+        accepted.add(DATA)
+    left = [f for f in found if f.key in never or f.key not in accepted]
     if not left and is_done and allowed:
         raise UserError(f"--allow-change {allowed[0]}: {folder} is done", _start_from(folder, manifest))
     if not left:
@@ -99,10 +109,12 @@ def check_changes(
     )
 
 
-def check_nothing_allowed(folder: Path, allowed: Sequence[str], why: str) -> None:
+def check_nothing_allowed(
+    folder: Path, allowed: Sequence[str], why: str, hint: str = "say by dir=FOLDER which run is to go on"
+) -> None:
     """Raises: UserError where something is allowed to change though nothing goes on in `folder`, and why not."""
     if allowed:
-        raise UserError(f"--allow-change {allowed[0]}: {folder} {why}", "say by dir=FOLDER which run is to go on")
+        raise UserError(f"--allow-change {allowed[0]}: {folder} {why}", hint)
 
 
 def go_on(

@@ -74,8 +74,9 @@ def _train(words: list[str], options: argparse.Namespace, starting: Starting) ->
         return dry_run(composition, console, options.allow_change), None
     from prefopt.launch import train
 
-    run = composition.run
-    return train(run, ["prefopt", "train", *words], console, fingerprint, options.allow_change), Path(run.dir)
+    run, command = composition.run, ["prefopt", "train", *words]
+    code = train(run, command, console, fingerprint, options.allow_change, composition.origins)
+    return code, Path(run.dir)
 
 
 def _check_starting(options: argparse.Namespace, starting: Starting) -> None:

@@ -13,6 +13,7 @@ from prefopt.console import PLAIN
 from prefopt.launch import prepare_data, print_data, tokenizer_path
 from prefopt.losses import make_loss
 from prefopt.nodes import host_of_node_0
+from prefopt.positions_check import check_positions
 from prefopt.ranks import World, accelerate_config, command, environment, needs_accelerate, plan_world, shown
 from prefopt.run_folder import find_state
 from prefopt.settings import RunSettings, TrainSettings
@@ -38,6 +39,7 @@ def dry_run(composition: Composition, console: Console, allowed: Sequence[str] =
         prepared = prepare_data(real, Path(cache))
         heading(console, "data")
         print_data(prepared, run.data, console)
+        check_positions(real, prepared)
         heading(console, "template")
         for line in template_lines(real, tokenizer_path(run)):
             console.print(line, **PLAIN)
@@ -69,7 +71,7 @@ def launch_lines(run: RunSettings, world: World) -> list[str]:
 
 def plan_lines(run: RunSettings, prepared: Prepared, world: World) -> list[str]:
     """Steps and micro-batches of the run, prompts shared wherever model.layout allows it."""
-    from prefopt.data.plan import make_plan, too_few
+    from prefopt.data.plan import make_plan, plan_notes
     from prefopt.train.rows import Rows
 
     shares = run.model.layout in ("auto", "shared")
@@ -90,10 +92,9 @@ def plan_lines(run: RunSettings, prepared: Prepared, world: World) -> list[str]:
     micro_batches = [rows.cut(plan.steps[s], world.num_processes, budget).num_micro_batches for s in looked_at]
     tokens = [int(rows.costs[plan.steps[step]].sum()) for step in looked_at]
     ends = ", ".join(map(str, plan.epoch_ends))
-    few = too_few(plan, rows.counts, prepared.train.sources, train.batch_size, rows.unit)
     lines = [
         f"steps: {_steps(plan.sizes(rows.counts), rows.unit)}, epochs end after {ends}",
-        *([few] if few else []),
+        *plan_notes(plan, rows.counts, prepared.train.sources, train, rows.unit),
         f"micro-batches a step and rank: {min(micro_batches)} to {max(micro_batches)}"
         f" of at most {budget} tokens (first {len(micro_batches)} steps)"
         + ("; auto measures when the run starts" if is_measured else ""),

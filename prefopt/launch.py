@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +33,7 @@ from prefopt.losses import make_loss
 from prefopt.manifest import new_manifest, start_record
 from prefopt.masking import masked_values
 from prefopt.nodes import Meeting, find_meeting
+from prefopt.positions_check import check_positions
 from prefopt.rank_group import interruptible
 from prefopt.ranks import World, accelerate_config, free_port, needs_accelerate, plan_world
 from prefopt.run_folder import (
@@ -43,6 +44,7 @@ from prefopt.run_folder import (
     OURS,
     RUN,
     State,
+    clear_before_anew,
     find_state,
     make_folder,
     read_json,
@@ -62,18 +64,20 @@ def train(
     console: Console,
     fingerprint: str | None = None,
     allowed: Sequence[str] = (),
+    sources: Mapping[str, str] | None = None,
 ) -> int:
     """Train, or go on with, a checked run; the exit code of its ranks.
 
     run: as composed and checked. words: the command line, for the manifest. fingerprint: what the data must have, where
-    a run is repeated. allowed: keys that may differ from the run in the folder.
+    a run is repeated. allowed: keys that may differ from the run in the folder. sources: key to the file that set it or
+    "command line", for the manifest.
 
     Raises: UserError or RunError for whatever keeps the ranks from starting; then nothing new is left behind.
     """
     with interruptible():
         world = plan_world(run)
         if world.num_nodes == 1:
-            return _lead(run, words, console, fingerprint, allowed, world)
+            return _lead(run, words, console, fingerprint, allowed, sources or {}, world)
         meeting = find_meeting(run.launch, world.num_nodes)
         own = greeting(run, world.recorded(), world.node_rank)
         if world.node_rank > 0:
@@ -82,7 +86,7 @@ def train(
         console.print(f"node 0 of {world.num_nodes} waits for the others at port {listener.port}", **PLAIN)
         peers = listener.gather(own, world.num_nodes, run.launch.timeout_minutes)
         try:
-            code = _lead(run, words, console, fingerprint, allowed, world, peers, meeting.host)
+            code = _lead(run, words, console, fingerprint, allowed, sources or {}, world, peers, meeting.host)
         except BaseException as error:
             hang_up(peers, error)
             raise
@@ -96,6 +100,7 @@ def _lead(
     console: Console,
     fingerprint: str | None,
     allowed: Sequence[str],
+    sources: Mapping[str, str],
     world: World,
     peers: list[Peer] | None = None,
     host: str = "",
@@ -112,6 +117,7 @@ def _lead(
         print_data(prepared, run.data, console)
         if fingerprint is not None and prepared.fingerprint != fingerprint:
             raise UserError("--repeat: the data, the tokenizer or the template is not what the run was trained on")
+        check_positions(real, prepared)
         find_state(folder, run, prepared.fingerprint, allowed)  # before it is touched
         with _claimed(folder) as lock:
             clear_drafts(folder)
@@ -121,11 +127,14 @@ def _lead(
                 return 0
             if peers:
                 ask_whether_shared(peers, folder, _read_by_ranks(real, prepared))
+            if state is State.ANEW:
+                clear_before_anew(folder)
+                console.print(f"{folder} held a run that had done no step; it starts anew", **PLAIN)
             with _whole_or_nothing(folder, state):
-                said = write_folder(folder, state, run, real, prepared, world, words)
+                said = write_folder(folder, state, run, real, prepared, world, words, sources)
             for line in said:
                 console.print(line, **PLAIN)
-            word = "starts" if state is State.NEW else "goes on" if newest_step(folder) else "starts again"
+            word = "starts" if state is not State.RESUMED else "goes on" if newest_step(folder) else "starts again"
             console.print(f"{run.name} {word} in {folder} on {_where(world)}: loss={run.loss['name']}", **PLAIN)
             (folder / EXIT).unlink(missing_ok=True)
             rank_logs.clear(folder)
@@ -248,10 +257,12 @@ def write_folder(
     prepared: Prepared,
     world: World,
     words: list[str],
+    sources: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Everything the ranks read and a reader needs; run.yaml last, because it makes the folder a run.
 
-    Returns lines to say: what differs from the run that goes on, which `find_state` has found to be allowed.
+    sources: where each setting is from; None: not known. Returns lines to say: what differs from the run that goes on,
+    which `find_state` has found to be allowed.
 
     Raises: RunError where the disk is full or may not be written.
     """
@@ -279,6 +290,7 @@ def write_folder(
             (folder / BUDGET).unlink(missing_ok=True)
         said = go_on(manifest, run, prepared.fingerprint, start_record(words, where), folder)
     manifest["loss_semantics"] = loss_semantics(run.loss)
+    manifest["sources"] = masked_values(dict(sources or {}))
     write_whole(folder / MANIFEST, _json(manifest))
     write_whole(folder / RUN, yaml.safe_dump(asdict(real), sort_keys=False, allow_unicode=True))
     return said

@@ -158,10 +158,11 @@ def _state(path: Path, about: Mapping[str, Any]) -> bool:
     if lines := differing({key: found[key] for key in about}, about):
         candidates = path / CANDIDATES
         again = f"to score or select its answers again: generate=given prompts={candidates} out=FOLDER"
-        go_on = f"the command that began it goes on with its answers; if nobody wants them: rm -r {path}"
+        go_on = "the command that began it goes on with its answers"
+        kept = again if candidates.exists() and candidates.stat().st_size else go_on
         raise UserError(
             f"{path} holds other pairs; it is left as it is. What differs (there -> here):\n  " + "\n  ".join(lines),
-            f"another place by out=FOLDER; or, {again if candidates.exists() else go_on}",
+            f"another place by out=FOLDER; {kept}; or, if nobody wants them: rm -r {path}",
         )
     return (path / STATS).exists()
 

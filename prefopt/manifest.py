@@ -2,7 +2,8 @@
 
 `settings` are the composed ones, before `demo://` became a path of this machine. A later start is compared with them,
 with the data fingerprint, in which hashes of data, template and tokenizer are, and with the code of the loss. All of it
-is what the last start ran with; `changes` of a start say what was another before. Standard library only.
+is what the last start ran with; `changes` of a start say what was another before, `sources` what file or word set each
+key. Standard library only.
 """
 
 from __future__ import annotations

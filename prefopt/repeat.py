@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from prefopt.merge import leaves
 from prefopt.overrides import Set, read_overrides
 from prefopt.run_folder import MANIFEST, read_json
 from prefopt.settings import RunSettings
+
+_OF = " (of "
+"""Between the file that set a value and the run folder that says so."""
 
 
 def repeat(folder: Path, overrides: list[str]) -> tuple[Composition, str]:
@@ -33,5 +37,20 @@ def repeat(folder: Path, overrides: list[str]) -> tuple[Composition, str]:
         if not (isinstance(override, Set) and override.key == "dir"):
             raise UserError(f"--repeat takes no {override.text}: that would be another run", "only dir=FOLDER")
         run = replace(run, dir=str(override.value))
-    origins = {key: str(folder / MANIFEST) for key, _ in leaves(asdict(run))}
+    origins = _origins(run, manifest.get("sources") or {}, folder)
+    if overrides:
+        origins["dir"] = "command line"
     return Composition(run, origins, ()), manifest["data_fingerprint"]
+
+
+def _origins(run: RunSettings, recorded: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Where each setting of a repeated run is from: what set it in the run of `folder`, or in one which that repeats.
+
+    recorded: empty in the manifest of an older prefopt, which is then all that can be named.
+    """
+    origins = {}
+    for key, _ in leaves(asdict(run)):
+        said = recorded.get(key)
+        first = said if said is None or _OF in said else f"{said}{_OF}{folder})"
+        origins[key] = first or str(folder / MANIFEST)
+    return origins | {"dir": f"--repeat {folder}"}

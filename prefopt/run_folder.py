@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from prefopt import durable
-from prefopt.changes import check_changes, check_nothing_allowed, compare
+from prefopt.changes import NOTHING_TO_ALLOW, check_changes, check_nothing_allowed, compare
+from prefopt.disk import unwritten
 from prefopt.errors import RunError, UserError
 from prefopt.settings import RunSettings
 
@@ -40,11 +41,15 @@ OURS = {
 }
 """Files that the parent process writes: a folder with nothing else and no run.yaml is a start that was cut short."""
 
+_OF_RANKS = ("metrics.jsonl", "samples.jsonl", "nonfinite.json", "nonfinite.jsonl", BUDGET)
+"""Files that ranks may write before their first step is done."""
+
 
 class State(Enum):
     """What a start finds."""
 
     NEW = "new"
+    ANEW = "starts anew: it held a run that had done no step"
     RESUMED = "resumed"
     DONE = "done"
 
@@ -72,10 +77,11 @@ def find_state(folder: Path, run: RunSettings, fingerprint: str | None, allowed:
 
     run: as composed; on how many processes and by which engine is free to differ from start to
     start. fingerprint: of the data; None where it is not known yet and is not compared. allowed: keys in which it may
-    differ from the run that is there (`prefopt/changes.py`).
+    differ from the run that is there (`prefopt/changes.py`). One that has done no step has nothing to protect: another
+    takes its folder.
 
     Raises: UserError where the folder belongs to something else, with the list of differences, and where something is
-        allowed that does not differ.
+        allowed that does not differ or need not be allowed.
     """
     if not folder.exists():
         check_nothing_allowed(folder, allowed, "is a new run, which nothing can differ from")
@@ -93,8 +99,52 @@ def find_state(folder: Path, run: RunSettings, fingerprint: str | None, allowed:
         raise UserError(f"{folder} has {RUN} but no {MANIFEST}", "restore it, or take another folder by dir=FOLDER")
     found = compare(manifest, run, fingerprint)
     is_done = (folder / RESULT).exists()
+    if found and not is_done and not has_done_step(folder):
+        check_nothing_allowed(folder, allowed, "holds a run that has done no step", NOTHING_TO_ALLOW)
+        return State.ANEW
     check_changes(folder, found, allowed, manifest, run, data_known=fingerprint is not None, is_done=is_done)
     return State.DONE if is_done else State.RESUMED
+
+
+def has_done_step(folder: Path) -> bool:
+    """Whether a run has done a step, or may have: it has a checkpoint, whole or not, a model, or a line of such a step.
+
+    A last line that was cut in half is none: it was never followed by a checkpoint.
+
+    Raises: UserError where metrics.jsonl cannot be read.
+    """
+    if any((folder / "checkpoints").glob("*")) or (folder / "model").exists():
+        return True
+    file = folder / "metrics.jsonl"
+    try:
+        *lines, _ = file.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}", "another folder: dir=FOLDER") from None
+    return any(_is_of_step(line) for line in lines)
+
+
+def _is_of_step(line: bytes) -> bool:
+    try:
+        return bool(json.loads(line)["step"] > 0)
+    except (ValueError, KeyError, TypeError):
+        return True  # damaged: whoever cannot tell takes nothing away
+
+
+def clear_before_anew(folder: Path) -> None:
+    """Take away what a run that had done no step has left besides what every start writes. The lock is held.
+
+    run.yaml and the manifest stay until the new ones replace them: killed here, the folder is still one that any run
+    takes.
+
+    Raises: RunError where the disk does not let go of a file.
+    """
+    for name in (*_OF_RANKS, *sorted(OURS - {RUN, MANIFEST, LOCK})):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritten(folder / name, error) from None
 
 
 def make_folder(folder: Path) -> bool:

@@ -10,7 +10,8 @@ from prefopt.cache import cache_folder
 from prefopt.console import PLAIN
 from prefopt.errors import UserError
 from prefopt.launch import prepare_data, tokenizer_path
-from prefopt.run_folder import MANIFEST, RUN, read_json
+from prefopt.positions_check import check_positions
+from prefopt.run_folder import MANIFEST, RUN, has_done_step, read_json
 from prefopt.settings import RunSettings, load
 
 
@@ -33,7 +34,7 @@ def recorded(words: list[str]) -> tuple[RunSettings, Path]:
 def show_data(run: RunSettings, num_rows: int, folder: Path | None = None) -> int:
     """Print the account of a checked run's data and its first `num_rows` rows; 0.
 
-    folder: of a run that was trained on them.
+    folder: of a run that was trained on them, or that they were prepared for.
 
     Raises: UserError for data that `prefopt train` would refuse; where too many rows are left out, once all is shown,
         as where they are no longer what the run in `folder` was trained on. RunError for disk or network.
@@ -57,15 +58,20 @@ def show_data(run: RunSettings, num_rows: int, folder: Path | None = None) -> in
     if refusal is not None:
         raise UserError(f"prefopt train would refuse these data: {refusal.message}", refusal.mend)
     if folder is not None:
-        _check_same(prepared.fingerprint, folder)
-        console.print(f"these are the data that {folder} was trained on", **PLAIN)
+        whose = f"{folder} was trained on" if has_done_step(folder) else f"were prepared for {folder}"
+        _check_same(prepared.fingerprint, folder, whose)
+        console.print(f"these are the data that {whose}", **PLAIN)
+    try:
+        check_positions(real, prepared)
+    except UserError as error:
+        raise UserError(f"prefopt train would refuse these data: {error.message}", error.hint) from None
     return 0
 
 
-def _check_same(fingerprint: str, folder: Path) -> None:
+def _check_same(fingerprint: str, folder: Path, whose: str) -> None:
     manifest = read_json(folder / MANIFEST, "run") or {}
     if manifest.get("data_fingerprint") != fingerprint:
         raise UserError(
-            f"{folder} was not trained on these data: the rows, the tokenizer or the template are others by now",
-            f"{folder}/data_report.json and left_out.jsonl have the account of what it was trained on",
+            f"these are not the data that {whose}: the rows, the tokenizer or the template are others by now",
+            f"{folder}/data_report.json and left_out.jsonl have the account of those",
         )

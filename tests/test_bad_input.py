@@ -126,13 +126,54 @@ def test_a_weight_that_is_not_a_number_names_file_and_tensor(material: tuple[Pat
     assert "model.layers.1.mlp.up_proj.weight are not finite" in said
 
 
-def test_rows_longer_than_the_models_positions(material: tuple[Path, Path, Path], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_run_that_failed_before_its_first_step_leaves_its_folder_to_the_one_that_mends_it(
+    material: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model, pairs, cache = material
+    broken = shutil.copytree(model, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    words = ["train", *overrides(broken, pairs, tmp_path / "run", "data.eval_size=4")]
+    refused(words, cache, tmp_path / "run", 2, "not finite")
+    assert (tmp_path / "run" / "held_out.jsonl").exists()
+    mended = ["train", *overrides(model, pairs, tmp_path / "run", "train.max_steps=1", "data.eval_size=0")]
+    result = prefopt(mended, cache)
+    assert result.returncode == 0, result.stderr
+    assert f"{tmp_path / 'run'} held a run that had done no step; it starts anew\n" in result.stdout
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["settings"]["model"]["path"] == str(model)
+    assert len(manifest["starts"]) == 1
+    assert "not finite" not in (tmp_path / "run" / "logs" / "rank-0.log").read_text()
+    assert not {"exit.json", "held_out.jsonl"} & {path.name for path in (tmp_path / "run").iterdir()}
+    shown = prefopt(["train", "--repeat", str(tmp_path / "run"), "--show-config"], cache).stdout
+    origin = {line.split()[0]: line for line in shown.splitlines()}
+    assert origin["train.max_steps"].endswith(f"command line (of {tmp_path / 'run'})")
+    assert origin["train.log_every"].endswith(f"train.yaml (of {tmp_path / 'run'})")
+
+
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("train", []),
+        pytest.param("train", ["--dry-run"], marks=pytest.mark.slow),
+        pytest.param("data", [], marks=pytest.mark.slow),
+        pytest.param("plan", [], marks=pytest.mark.slow),
+    ],
+)
+def test_rows_longer_than_the_models_positions_are_refused_before_there_is_a_folder(
+    command: str, more: list[str], material: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
     model, _, cache = material
     rows = tmp_path / "long.jsonl"
     row = {"prompt": "p" * 200, "chosen": "c" * 90, "rejected": "r"}
     rows.write_text("".join(json.dumps({**row, "prompt": f"{i} {row['prompt']}"}) + "\n" for i in range(12)))
-    words = ["train", *overrides(model, rows, tmp_path / "run", "data.max_length=400", "data.eval_size=0")]
-    refused(words, cache, tmp_path / "run", 2, "256 positions", "data.max_length=256")
+    words = [command, *overrides(model, rows, tmp_path / "run", "data.max_length=400", "data.eval_size=0"), *more]
+    refused(words, cache, tmp_path / "run", 2, "256 positions", "set data.max_length=256 or less")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_recipe_lists_near_ones(tmp_path: Path) -> None:

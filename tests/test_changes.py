@@ -19,7 +19,7 @@ from prefopt.errors import UserError
 from prefopt.loss_code import loss_code
 from prefopt.manifest import new_manifest, start_record
 from prefopt.repeat import repeat
-from prefopt.run_folder import MANIFEST, RESULT, RUN, State, find_state
+from prefopt.run_folder import MANIFEST, RESULT, RUN, State, clear_before_anew, find_state
 from prefopt.settings import RunSettings
 
 QUICKSTART = "recipe=quickstart"
@@ -32,8 +32,8 @@ def run_of(*overrides: str) -> RunSettings:
     return compose([QUICKSTART, "sample.count=0", *overrides])
 
 
-def existing(folder: Path, *overrides: str, fingerprint: str = "f0", step: int = 0) -> Path:
-    """A run folder as a start leaves it, with a checkpoint after `step`."""
+def existing(folder: Path, *overrides: str, fingerprint: str = "f0", step: int = 1) -> Path:
+    """A run folder as a start leaves it, with a checkpoint after `step`; step 0: no step was done."""
     run = run_of(*overrides)
     folder.mkdir()
     manifest = new_manifest(asdict(run), identity(run), fingerprint, WORLD, ["prefopt"], loss_code(run.loss))
@@ -100,11 +100,53 @@ def test_data_and_code_have_keys_of_their_own(tmp_path: Path) -> None:
     assert found_in(folder, run, ["code"]) is State.RESUMED
 
 
-def test_a_setting_of_the_data_is_one_thing_and_its_rows_another(tmp_path: Path) -> None:
+def test_an_allowed_setting_of_the_data_allows_the_rows_that_it_makes_others(tmp_path: Path) -> None:
     folder, other = existing(tmp_path / "r"), run_of("data.train.0.limit=9")
-    complaint = found_in(folder, other, ["data.train.0.limit"], "f1")
-    assert "data: f0 -> f1" in complaint
-    assert "data.train.0.limit" not in complaint
+    assert found_in(folder, other, ["data.train.0.limit"], "f1") is State.RESUMED
+    said = started_again(folder, other, "f1")
+    assert "accepted from step 2 on: data: f0 -> f1 (rows, template or tokenizer)" in said
+
+
+@pytest.mark.parametrize("override", ["optim.lr=2e-3", "data.max_drop_fraction=0.5"])
+def test_other_rows_are_not_allowed_by_a_setting_on_which_no_row_depends(override: str, tmp_path: Path) -> None:
+    folder = existing(tmp_path / "r")
+    assert "data: f0 -> f1" in found_in(folder, run_of(override), [override.split("=")[0]], "f1")
+
+
+def test_a_folder_whose_run_has_done_no_step_takes_another_run(tmp_path: Path) -> None:
+    folder, other = existing(tmp_path / "r", step=0), run_of("model.path=elsewhere", "optim.lr=2e-3")
+    assert found_in(folder, run_of(), []) is State.RESUMED
+    assert found_in(folder, other, []) is State.ANEW
+    assert found_in(folder, run_of(), [], "f1") is State.ANEW
+    assert found_in(folder, other, ["optim"]) == (
+        f"--allow-change optim: {folder} holds a run that has done no step\n"
+        "  leave it out: such a folder takes other settings as they are (exit code 2)"
+    )
+    (folder / "metrics.jsonl").write_text('{"step": 0, "eval/heldout/loss": 0.5}\n{"step": 1, "lo')
+    assert found_in(folder, other, []) is State.ANEW
+
+
+@pytest.mark.parametrize("left", [*(f"checkpoints/{name}step-00000002" for name in ("", ".tmp-", "damaged-")), "model"])
+def test_whatever_a_step_leaves_protects_its_run(left: str, tmp_path: Path) -> None:
+    folder = existing(tmp_path / "r", step=0)
+    (folder / left).mkdir(parents=True)
+    assert "holds another run" in found_in(folder, run_of("optim.lr=2e-3"), [])
+
+
+@pytest.mark.parametrize("line", ['{"step": 1, "lr": 0.1}', '{"step": 0}\n{"step": 3}', "{damaged", '{"no": "step"}'])
+def test_a_line_of_a_step_and_one_that_nobody_can_read_protect_their_run(line: str, tmp_path: Path) -> None:
+    folder = existing(tmp_path / "r", step=0)
+    (folder / "metrics.jsonl").write_text(f"{line}\n")
+    assert "holds another run" in found_in(folder, run_of("optim.lr=2e-3"), [])
+
+
+def test_what_a_run_without_a_step_left_is_taken_away_before_another_starts(tmp_path: Path) -> None:
+    folder = existing(tmp_path / "r", step=0)
+    for name in ("exit.json", "data.json", "held_out.jsonl", "metrics.jsonl", "token_budget.json", "nonfinite.json"):
+        (folder / name).write_text("{}")
+    clear_before_anew(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, RUN]
+    assert found_in(folder, run_of("optim.lr=2e-3"), []) is State.ANEW  # killed here, it is still free
 
 
 @pytest.mark.parametrize(
@@ -266,6 +308,21 @@ def test_a_run_that_was_changed_on_the_way_is_not_repeated(tmp_path: Path) -> No
     started_again(folder, run_of("optim.lr=2e-3"))
     with pytest.raises(UserError, match=r"went on with another optim\.lr"):
         repeat(folder, [])
+
+
+def test_a_repeated_run_names_what_set_each_setting_as_far_as_its_folder_knows(tmp_path: Path) -> None:
+    folder = existing(tmp_path / "r")
+    assert repeat(folder, [])[0].origins["optim.lr"] == str(folder / MANIFEST)  # of an older prefopt
+    manifest = json.loads((folder / MANIFEST).read_text())
+    write_whole(folder / MANIFEST, json.dumps(manifest | {"sources": {"optim.lr": "recipe/quickstart.yaml"}}))
+    again, _ = repeat(folder, [])
+    said = f"recipe/quickstart.yaml (of {folder})"
+    assert again.origins["optim.lr"] == said
+    assert again.origins["dir"] == f"--repeat {folder}"
+    assert repeat(folder, ["dir=x"])[0].origins["dir"] == "command line"
+    second = existing(tmp_path / "r2")
+    write_whole(second / MANIFEST, json.dumps(manifest | {"sources": again.origins}))
+    assert repeat(second, [])[0].origins["optim.lr"] == said
 
 
 @pytest.mark.parametrize(

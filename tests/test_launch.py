@@ -32,11 +32,12 @@ def run() -> RunSettings:
 
 
 def existing(folder: Path, run: RunSettings, world: World = ONE, fingerprint: str = "f0") -> Path:
-    """A run folder as a start leaves it."""
+    """A run folder as a start leaves it that has done a step."""
     folder.mkdir()
     manifest = new_manifest(asdict(run), "id", fingerprint, asdict(world), ["prefopt", "train"])
     write_whole(folder / MANIFEST, json.dumps(manifest))
     write_whole(folder / RUN, yaml.safe_dump(asdict(run)))
+    write_whole(folder / "metrics.jsonl", '{"step": 1, "lr": 0.1}\n')
     return folder
 
 

@@ -180,3 +180,17 @@ def test_bad_data_on_node_0_end_the_other_nodes_too(bed: Bed, tmp_path: Path) ->
     ends = [finish(node) for node in nodes]
     assert [code for code, _, _ in ends] == [2, 2], ends
     assert f"node 0 ({HOST}) ended: " in ends[1][2]
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_two_nodes_take_the_folder_of_a_run_that_has_done_no_step(bed: Bed, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    code, _, err = finish(bed.start(run_dir, "train.best_metric=eval/heldout/nothing"))
+    assert (code, "no evaluation gives eval/heldout/nothing" in err) == (2, True), err
+    assert last_step(run_dir) == 0
+    ends = [finish(node) for node in bed.start_nodes(run_dir, "train.max_steps=2")]
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert "held a run that had done no step; it starts anew" in ends[0][1]
+    assert "nothing" not in (run_dir / "manifest.json").read_text()
+    assert last_step(run_dir) == 2

@@ -129,8 +129,8 @@ def test_another_template_named_in_the_settings_and_another_beta(tmp_path: Path)
     changed = [f"data.chat_template={template}", "loss.beta=3"]
     bed.refused("loss.beta: 2.0 -> 3.0", *changed)
     bed.refused("data.chat_template: null -> ", *changed)
-    bed.refused("data: ", *changed, "--allow-change", "loss.beta", "--allow-change", "data.chat_template")
-    bed.accepted(*changed, "--allow-change", "loss.beta", "--allow-change", "data")
+    bed.refused("data.chat_template: null -> ", *changed, "--allow-change", "loss.beta")
+    bed.accepted(*changed, "--allow-change", "loss.beta", "--allow-change", "data.chat_template")
     assert {change["key"] for change in change_of(bed)} == {"loss.beta", "data.chat_template", "data"}
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from prefopt.data.partition import best_fit, deal, largest_differencing, longest_first, longest_first_with_room
 from prefopt.errors import UserError
+from prefopt.settings import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,20 @@ def make_plan(
     return Plan(tuple(steps), tuple(ends))
 
 
+def plan_notes(
+    plan: Plan, counts: np.ndarray, sources: Sequence[tuple[int, int, float]], train: TrainSettings, unit: str
+) -> list[str]:
+    """A sentence for each of train.batch_size and train.max_steps that is more than there is.
+
+    unit: what `counts` and train.batch_size count, in the plural. The rest as `make_plan` has it.
+    """
+    most, last = train.max_steps, len(plan)
+    notes = [too_few(plan, counts, sources, train.batch_size, unit)]
+    if most is not None and last < most:
+        notes.append(f"train.max_steps={most} is not reached: train.epochs={train.epochs:g} ends after step {last}")
+    return [note for note in notes if note]
+
+
 def too_few(
     plan: Plan, counts: np.ndarray, sources: Sequence[tuple[int, int, float]], batch_size: int, unit: str
 ) -> str:
@@ -118,7 +133,7 @@ def too_few(
     if not sizes or len(plan.steps[0]) < drawn or sizes[0] >= batch_size:
         return ""
     small = f"{sizes[0]} {unit}"
-    return f"{small}, fewer than train.batch_size={batch_size}: one step of {small} an epoch"
+    return f"train.batch_size={batch_size} is more than the {small}: every step takes all of them, one step an epoch"
 
 
 def _draw(sources: Sequence[tuple[int, int, float]], seed: int, epoch: int) -> np.ndarray:

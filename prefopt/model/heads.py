@@ -52,19 +52,5 @@ def has_head(adapters: Path) -> bool:
     return any(name.endswith(f".{HEAD}.weight") for name in stored_tensors(adapters))
 
 
-def positions(folder: Path) -> int | None:
-    """The most tokens that prompt and response may have together by config.json; None where it does not say.
-
-    Raises: UserError where the configuration cannot be read.
-    """
-    config = read_object(folder / "config.json")
-    for part in (config, config.get("text_config")):
-        if isinstance(part, dict):
-            most = part.get("max_position_embeddings") or part.get("n_positions")
-            if isinstance(most, int):
-                return most
-    return None
-
-
 def _count(said: Any) -> int:
     return said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else _LABELS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +14,7 @@ from prefopt.model.files import model_folder
 from prefopt.model.finite import check_finite
 from prefopt.model.heads import HEAD, stored_tensors
 from prefopt.model.policy import Policy, RewardHeadsPolicy, RewardPolicy
+from prefopt.model.positions import Limits, check_longest, limits_of
 from prefopt.model.quantised import quantisation
 from prefopt.model.recompute import recompute_layers
 from prefopt.settings import LoraSettings, ModelSettings
@@ -71,9 +72,7 @@ def longest_row(folder: Path) -> int | None:
 
     Raises: UserError where its configuration cannot be used.
     """
-    limits = _limits(_config(folder, 0))
-    known = [most for most in (limits.positions, limits.before_scaling) if most is not None]
-    return min(known, default=None)
+    return _limits(_config(folder, 0)).longest
 
 
 def _classifier(
@@ -107,10 +106,14 @@ def _config(folder: Path, longest: int) -> PreTrainedConfig:
     except Exception as error:  # what somebody wrote into config.json fails wherever it is looked at
         said = _first_line(error) or type(error).__name__
         raise UserError(f"model.path: {folder / 'config.json'} cannot be used: {said}", "copy it again") from None
-    _check_positions(config, longest, folder)
+    check_longest(_limits(config), longest, folder)
     for name in _dropout_keys(config):
         setattr(config, name, 0.0)
     return config
+
+
+def _limits(config: PreTrainedConfig) -> Limits:
+    return limits_of(config.get_text_config().to_dict())
 
 
 def _weights(
@@ -181,39 +184,6 @@ def with_adapters(model: Any, lora: LoraSettings, task: str) -> Any:
         return get_peft_model(model, config)
     except ValueError as error:
         raise UserError(f"model.lora.target_modules: {_first_line(error)}", 'try "all-linear"') from None
-
-
-class _Limits(NamedTuple):
-    """positions: tokens a row may have. before_scaling: tokens up to which rows do not depend on the batch's longest,
-    where rope, the kind of the rotary embedding, scales by it. None: no limit."""
-
-    positions: int | None
-    before_scaling: int | None
-    rope: str | None
-
-
-def _limits(config: PreTrainedConfig) -> _Limits:
-    text = config.get_text_config().to_dict()
-    most = text.get("max_position_embeddings") or text.get("n_positions")
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    kind = rope.get("rope_type")
-    trained = rope.get("original_max_position_embeddings", most) if kind in ("dynamic", "longrope") else None
-    return _Limits(most, trained, kind)
-
-
-def _check_positions(config: PreTrainedConfig, longest: int, folder: Path) -> None:
-    most, trained, rope = _limits(config)
-    if most is not None and longest > most:
-        raise UserError(
-            f"model.path: {folder} has {most} positions, but the longest row has {longest} tokens",
-            f"set data.max_length={most} or less",
-        )
-    if trained is not None and longest > trained:
-        raise UserError(
-            f"model.path: {folder} scales its rotary embedding by the longest row of a batch ({rope}), so"
-            f" beyond {trained} tokens a row's loss would depend on its neighbours; the longest row has {longest}",
-            f"set data.max_length={trained}",
-        )
 
 
 def _dropout_keys(config: PreTrainedConfig) -> list[str]:

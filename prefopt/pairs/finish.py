@@ -83,7 +83,8 @@ def finish(folder: Folder, models: Mapping[str, str], evaluations: Sequence[Mapp
         )
         raise RunError(
             f"{folder.path}: not one row could be made; left out: {reasons}",
-            f"{folder.path / LEFT_OUT} has each with its reason",
+            f"{folder.path / LEFT_OUT} has each with its reason; other settings take another out=FOLDER, or this one"
+            f" after rm -r {folder.path}",
         )
     write_table(folder.path / ROWS, folder.path / TABLE)
     notes = {ROWS: "what is trained on", TABLE: "the same", CANDIDATES: "every candidate", LEFT_OUT: "what is not used"}

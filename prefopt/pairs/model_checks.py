@@ -9,7 +9,8 @@ from pathlib import Path
 
 from prefopt.errors import UserError
 from prefopt.model.files import TOKENIZERS, adapter_folder, base_of, model_folder
-from prefopt.model.heads import has_head, head_labels, positions
+from prefopt.model.heads import has_head, head_labels
+from prefopt.model.positions import positions
 from prefopt.pairs.called import called
 from prefopt.pairs.places import real
 from prefopt.pairs.stages import Asked

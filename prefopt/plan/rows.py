@@ -11,6 +11,7 @@ from prefopt.cache import cache_folder
 from prefopt.errors import UserError
 from prefopt.model_check import check_tokenizer
 from prefopt.plan.published import DATA_SETS
+from prefopt.positions_check import check_positions
 from prefopt.run_folder import MANIFEST, read_json
 from prefopt.settings import RunSettings, SourceSettings
 
@@ -95,7 +96,7 @@ class Sets(NamedTuple):
 def open_sets(run: RunSettings, needs: frozenset[str], given: Given) -> Sets:
     """The data: those of the run's folder, those that lie on this machine, or what is said or published of them.
 
-    Raises: UserError where none of it is there.
+    Raises: UserError where none of it is there, or the model takes no row as long as the longest of it.
     """
     if any(value is not None for value in given):
         return _assumed_sets(run, needs, given)
@@ -104,6 +105,7 @@ def open_sets(run: RunSettings, needs: frozenset[str], given: Given) -> Sets:
         from prefopt.data.dataset import open_prepared
 
         prepared = open_prepared(described)
+        check_positions(run, prepared)
         return Sets(prepared.train, list(prepared.eval.values()), (), f"as prepared in {run.dir}", None)
     are_here = all(_is_here(source.path) for source in (*run.data.train, *run.data.eval.values()))
     if are_here and _has_tokenizer(run.model.tokenizer or run.model.path):
@@ -111,7 +113,9 @@ def open_sets(run: RunSettings, needs: frozenset[str], given: Given) -> Sets:
         from prefopt.launch import prepare_data
 
         cache = cache_folder(run.data)
-        prepared = prepare_data(demo.resolve(run, cache, weights=False), cache)
+        real = demo.resolve(run, cache, weights=False)
+        prepared = prepare_data(real, cache)
+        check_positions(real, prepared)
         return Sets(prepared.train, list(prepared.eval.values()), (), "read on this machine", None)
     return _assumed_sets(run, needs, given)
 

@@ -79,6 +79,7 @@ def to_json(found: Estimate) -> str:
         "disk": {**asdict(found.disk), "total": found.disk.total},
         "verdict": asdict(found.verdict),
         "assumed": list(found.assumed),
+        "notes": list(found.work.notes),
     }
     for stage in values["stages"]:
         del stage["memory"]
@@ -105,6 +106,7 @@ def _head(found: Estimate) -> list[str]:
         f"model: {found.model}, {shape.total:,} parameters, {trained} ({shape.source})",
         f"data: {work.train.rows:,} rows{held_out} ({work.source})",
         f"run: {work.steps:,} steps of {work.step.units:,} {work.unit} and {work.step.tokens:,} tokens, {times}",
+        *work.notes,
     ]
 
 

@@ -28,7 +28,8 @@ class Workload:
     assumed: what is believed of the data and not known. unit: what a step counts. steps, evaluations, saves: how many.
     train: of all rows, once. evaluated: of all held-out rows, once. step: of a mean step. slowest: of the rank that
     has most of it. micro_batches: of a rank in a mean step. heaviest: micro-batches of which one takes most memory.
-    extra_passes: forward passes without gradients over a step that a method needs besides.
+    extra_passes: forward passes without gradients over a step that a method needs besides. notes: what of the settings
+    is more than there is, a sentence each.
     """
 
     assumed: tuple[str, ...]
@@ -45,6 +46,7 @@ class Workload:
     heaviest: tuple[Geometry, ...]
     longest_row: int
     extra_passes: int
+    notes: tuple[str, ...] = ()
 
 
 def workload(run: RunSettings, shape: Shape, ranks: int, given: Given, *, flex: bool) -> Workload:
@@ -54,7 +56,7 @@ def workload(run: RunSettings, shape: Shape, ranks: int, given: Given, *, flex: 
     """
     import numpy as np
 
-    from prefopt.data.plan import make_plan
+    from prefopt.data.plan import make_plan, plan_notes
     from prefopt.train.rows import Rows
 
     needs = make_loss(run.loss).needs
@@ -115,6 +117,7 @@ def workload(run: RunSettings, shape: Shape, ranks: int, given: Given, *, flex: 
         heaviest=tuple(heaviest),
         longest_row=longest_tokens,
         extra_passes=len(needs & {"kl", "step"}) + (1 if needs & {"forward_kl", "reverse_kl"} else 0),
+        notes=tuple(plan_notes(plan, rows.counts, rows.data.sources, train, rows.unit)),
     )
 
 

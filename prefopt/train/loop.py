@@ -17,7 +17,7 @@ from prefopt.batch import Loss, Unit
 from prefopt.better import sign
 from prefopt.cache import cache_folder
 from prefopt.data.dataset import Prepared, open_prepared
-from prefopt.data.plan import Plan, make_plan, too_few
+from prefopt.data.plan import Plan, make_plan, plan_notes
 from prefopt.data.tokenizer import load_tokenizer
 from prefopt.disk import write_whole
 from prefopt.errors import UserError, did_you_mean, stopped_unsaved
@@ -157,8 +157,8 @@ class Trainer:
                 self.display.say("nothing will be learned: all steps are warm-up from a rate of 0 (optim.warmup_ratio)")
             if progress.step == 0:
                 train, sources = self.settings.train, self.prepared.train.sources
-                if few := too_few(self.plan, self.rows.counts, sources, train.batch_size, self.rows.unit):
-                    self.display.say(few)
+                for note in plan_notes(self.plan, self.rows.counts, sources, train, self.rows.unit):
+                    self.display.say(note)
                 check_start(self.engine, self.loss, loader, self.budget, self.display.say)
                 self._look_first()
             clock = Clock(self.engine)

@@ -154,9 +154,12 @@ def test_the_data_of_a_run_are_shown_again_and_compared_with_what_it_was_trained
     (folder / "manifest.json").write_text(json.dumps({"data_fingerprint": fingerprint}))
     shown_again, where = recorded([f"run={folder}"])
     assert show_data(shown_again, 1, where) == 0
+    assert capsys.readouterr().out.endswith(f"these are the data that were prepared for {folder}\n")
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
+    assert show_data(shown_again, 1, where) == 0
     assert capsys.readouterr().out.endswith(f"these are the data that {folder} was trained on\n")
     jsonl([{"prompt": "q", "chosen": " good", "rejected": " bad"}])
-    with pytest.raises(UserError, match="was not trained on these data"):
+    with pytest.raises(UserError, match=r"these are not the data that .* was trained on: the rows"):
         show_data(run, 0, folder)
     with pytest.raises(UserError, match="loss=ipo: has no effect beside run="):
         recorded([f"run={folder}", "loss=ipo"])

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefopt.data.partition import deal, largest_differencing, longest_first
-from prefopt.data.plan import Plan, cut, make_plan, too_few
+from prefopt.data.plan import Plan, cut, make_plan, plan_notes, too_few
 from prefopt.errors import UserError
+from prefopt.settings import TrainSettings
 
 
 def plan(num_rows: int = 100, counts: np.ndarray | None = None, **changes) -> Plan:
@@ -67,13 +68,26 @@ def test_data_smaller_than_a_batch_is_one_step_of_all_of_it_and_said() -> None:
     sources, counts = [(0, 32, 1.0)], np.ones(32, dtype=np.int64)
     small = plan(32, batch_size=128, epochs=2.0)
     assert small.sizes(counts) == [32, 32]
-    said = "32 pairs, fewer than train.batch_size=128: one step of 32 pairs an epoch"
+    said = "train.batch_size=128 is more than the 32 pairs: every step takes all of them, one step an epoch"
     assert too_few(small, counts, sources, 128, "pairs") == said
     assert too_few(plan(32, batch_size=32), counts, sources, 32, "pairs") == ""
     assert plan(32, batch_size=24).sizes(counts) == [24, 8]
     assert too_few(plan(32, batch_size=24), counts, sources, 24, "pairs") == ""
     twos = np.full(32, 2)  # a step of 7 holds three prompts of two pairs, which is no lack of data
     assert too_few(plan(32, twos, batch_size=7, max_steps=1), twos, sources, 7, "pairs") == ""
+
+
+def test_max_steps_that_the_epochs_do_not_reach_is_said() -> None:
+    sources, counts = [(0, 48, 1.0)], np.ones(48, dtype=np.int64)
+
+    def notes(max_steps: int | None, epochs: float = 1.0) -> list[str]:
+        made = plan(48, batch_size=8, epochs=epochs, max_steps=max_steps)
+        train = TrainSettings(batch_size=8, epochs=epochs, max_steps=max_steps)
+        return plan_notes(made, counts, sources, train, "pairs")
+
+    assert notes(12) == ["train.max_steps=12 is not reached: train.epochs=1 ends after step 6"]
+    assert notes(12, 1.5) == ["train.max_steps=12 is not reached: train.epochs=1.5 ends after step 9"]
+    assert notes(6) == notes(5) == notes(None) == notes(12, 2.0) == []
 
 
 def test_weights_of_sources_are_times_per_epoch() -> None:

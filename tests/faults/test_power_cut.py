@@ -17,7 +17,7 @@ from tiny import make_model, make_pairs, overrides
 from prefopt.config import compose
 from prefopt.launch import prepare_data, write_folder
 from prefopt.ranks import plan_world
-from prefopt.run_folder import State, find_state, make_folder
+from prefopt.run_folder import State, clear_before_anew, find_state, make_folder
 from prefopt.train import checkpoint
 from prefopt.train.loop import Trainer
 
@@ -98,3 +98,29 @@ def test_a_run_is_on_the_disk_whole_or_not_at_all_at_every_moment(
     assert models
     assert all(one == digests(runs / "run" / "model") for one in models)
     assert "model.safetensors" in models[-1]
+
+
+def test_a_folder_that_another_run_takes_over_is_at_every_moment_one_that_either_takes(tmp_path: Path) -> None:
+    model, pairs = make_model(tmp_path / "model"), make_pairs(tmp_path / "pairs.jsonl")
+    runs, more = tmp_path / "runs", [f"data.cache_dir={tmp_path / 'cache'}", "loss=orpo"]
+    first = compose(overrides(model, pairs, runs / "run", *more))
+    other = compose(overrides(model, pairs, runs / "run", *more, "optim.lr=2e-3", "data.eval_size=0"))
+    prepared = [prepare_data(run, tmp_path / "cache") for run in (first, other)]
+    runs.mkdir()
+    make_folder(runs / "run")
+    write_folder(runs / "run", State.NEW, first, first, prepared[0], plan_world(first), ["train"])
+    for name in ("exit.json", "token_budget.json"):
+        (runs / "run" / name).write_text("{}")
+    seen = []
+
+    def check(there: Path, moment: str) -> None:
+        found = [find_state(there / "run", run, data.fingerprint) for run, data in zip((first, other), prepared)]
+        assert set(found) <= {State.ANEW, State.RESUMED}, moment
+        seen.append(found)
+
+    with power_cuts(runs, tmp_path, check):
+        clear_before_anew(runs / "run")
+        write_folder(runs / "run", State.ANEW, other, other, prepared[1], plan_world(other), ["train"])
+    assert seen[0] == [State.RESUMED, State.ANEW]
+    assert seen[-1] == [State.ANEW, State.RESUMED]
+    assert not {"exit.json", "token_budget.json", "held_out.jsonl"} & {path.name for path in (runs / "run").iterdir()}

@@ -62,6 +62,7 @@ FLOORS = {
     "prefopt.nodes": 5,
     "prefopt.ranks": 5,
     "prefopt.run_folder": 5,
+    "prefopt.positions_check": 5,
     "prefopt.lock": 5,
     "prefopt.rank_group": 5,
     "prefopt.handshake": 5,

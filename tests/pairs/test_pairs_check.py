@@ -119,6 +119,8 @@ def test_answers_without_scores_are_a_file_that_another_score_takes(tmp_path: Pa
     with pytest.raises(UserError) as caught:
         make_pairs(composed, [], dry_run=True)
     assert f"generate=given prompts={folder.path / CANDIDATES} out=FOLDER" in caught.value.hint
+    assert caught.value.hint.startswith("another place by out=FOLDER; ")
+    assert caught.value.hint.endswith(f"if nobody wants them: rm -r {folder.path}")
     assert (folder.path / GENERATED / "00000.jsonl").exists()
 
 

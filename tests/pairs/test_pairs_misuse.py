@@ -158,6 +158,8 @@ def test_answers_that_never_end_are_all_counted_and_may_be_kept(base: str, tmp_p
     assert "4 no candidate" in refused.stderr
     assert f"{made.out}/left_out.jsonl has each with its reason" in refused.stderr
     assert not (made.out / "stats.json").exists()
+    again = made.run("generate.unfinished=keep")  # there are answers, though not one of them made a row
+    assert_one_sentence(again, "holds other pairs", "out=FOLDER", f"rm -r {made.out}", code=2)
     kept = Made(tmp_path / "kept", (*made.more, "generate.unfinished=keep", "select=keep_all"), made.base)
     assert kept.run().returncode == 0
     assert len([c for row in kept.rows("candidates.jsonl") for c in row["candidates"]]) == 12

@@ -62,6 +62,15 @@ def test_the_issues_command_is_a_page_of_80_columns_and_writes_nothing(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_more_than_there_is_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--rows", "45", "--prompt-tokens", "10", "--response-tokens", "10")
+    assert planned(capsys, *SIMPO, "train.max_steps=9", *few)["notes"] == [
+        "train.batch_size=128 is more than the 45 pairs: every step takes all of them, one step an epoch",
+        "train.max_steps=9 is not reached: train.epochs=1 ends after step 1",
+    ]
+    assert planned(capsys, *SIMPO)["notes"] == []
+
+
 def test_states_of_eight_billion_weights_on_32_ranks(capsys: pytest.CaptureFixture[str]) -> None:
     found = planned(capsys, *SIMPO, "--gpu", "a100-80", "--mfu", "0.5")
     count = 8_030_261_248
