@@ -290,7 +290,8 @@ def write_folder(
             (folder / BUDGET).unlink(missing_ok=True)
         said = go_on(manifest, run, prepared.fingerprint, start_record(words, where), folder)
     manifest["loss_semantics"] = loss_semantics(run.loss)
-    manifest["sources"] = masked_values(dict(sources or {}))
+    if sources:
+        manifest["sources"] = masked_values(dict(sources))
     write_whole(folder / MANIFEST, _json(manifest))
     write_whole(folder / RUN, yaml.safe_dump(asdict(real), sort_keys=False, allow_unicode=True))
     return said
