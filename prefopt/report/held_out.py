@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from prefopt.report.curves import EVALUATION
 from prefopt.report.runs import Run
+from prefopt.report.varied import ends_of
 
 _NAMED = 3
 """Groups of runs, and runs of a group, that a note names."""
@@ -15,7 +15,7 @@ _NAMED = 3
 
 class Rows(NamedTuple):
     """What a run's data report says of a set. content: digest of prompts and best responses, "" of a run before it was
-    kept. rows, pairs, responses, tokens: how many. encoder: digests of tokenizer and template. source: file names."""
+    kept. rows, pairs, responses, tokens: how many. encoder: digests of tokenizer and template. sources: the files."""
 
     content: str
     rows: int
@@ -23,7 +23,7 @@ class Rows(NamedTuple):
     responses: int
     tokens: int
     encoder: tuple[str, str]
-    source: str
+    sources: tuple[str, ...]
 
     def are_those_of(self, other: Rows) -> bool:
         """Whether nothing says that the rows are others.
@@ -63,7 +63,9 @@ def differing_sets(runs: Sequence[Run]) -> dict[str, str]:
                 same.append(run)
         if len(groups) > 1:
             more = f", and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
-            found[name] = ", ".join(_said(rows, of) for rows, of in groups[:_NAMED]) + more
+            paths = list(dict.fromkeys(path for rows, _ in groups for path in rows.sources))
+            short = dict(zip(paths, ends_of([path.split("/") for path in paths])))
+            found[name] = ", ".join(_said(rows, of, short) for rows, of in groups[:_NAMED]) + more
     return found
 
 
@@ -77,17 +79,18 @@ def _rows(run: Run, name: str) -> Rows | None:
     sources = [source for source in report.get("sources") or () if isinstance(source, Mapping)]
     own = [source for source in sources if source.get("set") == name]
     own = own or [source for source in sources if source.get("set") == "train"]  # held out of these
-    names = dict.fromkeys(PurePosixPath(str(source.get("path", ""))).name for source in own)
+    paths = tuple(dict.fromkeys(str(source.get("path", "")) for source in own))
     rows, pairs, responses, tokens = (int(about.get(key) or 0) for key in ("rows", "pairs", "responses", "tokens"))
     encoder = str(tokenizer.get("fingerprint")), str(tokenizer.get("chat_template_sha256"))
-    return Rows(str(about.get("content") or ""), rows, pairs, responses, tokens, encoder, ", ".join(names))
+    return Rows(str(about.get("content") or ""), rows, pairs, responses, tokens, encoder, paths)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _said(rows: Rows, runs: Sequence[Run]) -> str:
+def _said(rows: Rows, runs: Sequence[Run], short: Mapping[str, str]) -> str:
     names = ", ".join(run.called for run in runs[:_NAMED])
     more = f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else ""
-    return f"{rows.rows} {'row' if rows.rows == 1 else 'rows'} of {rows.source} ({names}{more})"
+    files = ", ".join(short[path] for path in rows.sources)
+    return f"{rows.rows} {'row' if rows.rows == 1 else 'rows'} of {files} ({names}{more})"

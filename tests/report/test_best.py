@@ -73,6 +73,11 @@ def test_the_note_says_how_many_rows_of_which_file_each_run_was_measured_on(
     assert "4 rows of own.jsonl (onpol), 8 rows of pairs.jsonl (simpo)" in report(capsys, runs)
 
 
+def test_files_of_one_name_are_told_apart_in_the_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = two_runs(tmp_path, data_report(), data_report("b", "own/pairs.jsonl", rows=4))
+    assert "4 rows of own/pairs.jsonl (onpol), 8 rows of data/pairs.jsonl (simpo)" in report(capsys, runs)
+
+
 def test_no_value_of_a_set_of_other_rows_has_a_star_on_the_page(tmp_path: Path) -> None:
     marked = r'class="number best" data-v="([^"]*)"'
     same = two_runs(tmp_path / "same", data_report(), data_report())
