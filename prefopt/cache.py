@@ -43,7 +43,7 @@ def alone(cache: Path, name: str, doing: str) -> Iterator[None]:
     except OSError as error:
         raise RunError(
             f"{error.filename or file}: the lock cannot be written ({error.strerror or error})",
-            "free some space or set data.cache_dir to a folder that can be written",
+            "free some space; or set data.cache_dir to a folder that can be written",
         ) from error
     try:
         yield

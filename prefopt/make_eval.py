@@ -29,7 +29,7 @@ from prefopt.evaluate.trained import open_trained
 from prefopt.lock import locked
 from prefopt.manifest import start_record
 from prefopt.model.files import fingerprint_of, model_folder
-from prefopt.pairs.called import called
+from prefopt.pairs.called import called, own_words
 from prefopt.run_folder import LOCK, read_json
 from prefopt.stage_config import differing
 from prefopt.workers import Workers, devices_of, stoppable
@@ -51,7 +51,7 @@ def make_eval(
     Raises: UserError or RunError for what keeps it from starting; then nothing new is left behind. UserError with exit
         code 75 where a signal asked it to stop.
     """
-    with stoppable():
+    with stoppable(), own_words():
         code = _make(composition.settings, words, console, dry_run)
         if code == 0 and not dry_run:
             _show(composition.settings, console, as_json)

@@ -22,6 +22,7 @@ from prefopt.durable import clear_drafts
 from prefopt.errors import RunError, UserError
 from prefopt.lock import alone_in, is_anyone_at, present_at
 from prefopt.manifest import start_record
+from prefopt.pairs.called import own_words
 from prefopt.pairs.contamination import Contamination
 from prefopt.pairs.folder import (
     CANDIDATES,
@@ -43,6 +44,7 @@ from prefopt.pairs.prompts import read_prompts
 from prefopt.pairs.registry import make_stage
 from prefopt.pairs.settings import PairsSettings
 from prefopt.pairs.stages import LeftOut
+from prefopt.pairs.statistics import cut_sentence
 from prefopt.pairs_check import check_stages, fingerprints
 from prefopt.pairs_config import PairsComposition, deciding
 from prefopt.pairs_dry_run import dry_run_lines
@@ -62,7 +64,7 @@ def make_pairs(composition: PairsComposition, words: list[str], dry_run: bool = 
     Raises: UserError or RunError for what keeps it from starting; then nothing new is left behind. UserError with exit
         code 75 where a signal asked it to stop.
     """
-    with stoppable():
+    with stoppable(), own_words():
         return _make(composition.settings, words, dry_run)
 
 
@@ -229,4 +231,6 @@ def _tell(numbers: Mapping[str, Any], path: Path, what: str) -> None:
         if lost:
             counts = ", ".join(f"{count} {reason}" for reason, count in lost.items())
             print(f"prefopt: {name} left out: {counts} ({path / LEFT_OUT})")
+    if cut := cut_sentence(numbers):
+        print(f"prefopt: {cut}")
     print(f"prefopt: {path / CARD} says how they were made and what they are like")

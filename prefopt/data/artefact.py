@@ -131,7 +131,7 @@ def write_artefact(cache_dir: Path, key: str, facts: dict[str, Any], chunks: Ite
         where = error.filename or folder
         raise RunError(
             f"{where}: the encoded data cannot be written ({error.strerror or error})",
-            "free some space or set data.cache_dir to a folder that can be written",
+            "free some space; or set data.cache_dir to a folder that can be written",
         ) from error
     return open_artefact(folder / key)
 

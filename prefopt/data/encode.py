@@ -242,7 +242,7 @@ class Encoder:
         if eos is None:
             raise UserError(
                 f"{row}: the tokenizer defines no EOS token to close this response with",
-                "set eos_token in its tokenizer_config.json, or data.eos=keep",
+                "set eos_token in its tokenizer_config.json; or data.eos=keep",
             )
         return [*response, eos]
 

@@ -99,7 +99,7 @@ def no_template(where: str) -> UserError:
 
     return UserError(
         f"{where}: this row is a conversation and the tokenizer has no chat template",
-        f"set data.chat_template to one of {', '.join(builtin_templates())}, to the path of a .jinja file, "
+        f"set data.chat_template to one of {', '.join(builtin_templates())}, or to the path of a .jinja file; "
         "or set model.tokenizer to a tokenizer that has one",
     )
 

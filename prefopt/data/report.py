@@ -9,6 +9,7 @@ import numpy as np
 
 from prefopt.data.artefact import Artefact
 from prefopt.data.build import Built
+from prefopt.data.content import content_digest
 from prefopt.data.conversions import conversions
 from prefopt.data.encoded_set import EncodedSet, Part
 from prefopt.data.repeats import repeats
@@ -119,6 +120,7 @@ def _about_set(name: str, rows: EncodedSet, train_prompts: np.ndarray) -> dict[s
         "repeated": repeats(rows),
     }
     if name != "train":
+        about["content"] = content_digest(rows)
         about["prompts_also_in_train"] = int(among(rows.prompt_hashes, train_prompts).sum())
     return about
 

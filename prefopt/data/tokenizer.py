@@ -79,7 +79,7 @@ def _check_no_code(path: str, config: Any) -> None:
         raise UserError(
             f"{path}: this tokenizer needs its own code ({name or 'tokenizer_config.json: auto_map'}), which prefopt"
             " does not run",
-            "save it once as tokenizer.json where you trust it, or set model.tokenizer to another",
+            "save it once as tokenizer.json where you trust it; or set model.tokenizer to another",
         )
 
 

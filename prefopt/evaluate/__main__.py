@@ -18,6 +18,7 @@ from prefopt.evaluate.settings import EvalSettings
 from prefopt.fill import from_mapping
 from prefopt.lifetime import in_a_sentence, leave
 from prefopt.masking import mask_streams
+from prefopt.pairs.called import own_words
 
 
 def main(part: str, place: EvalPlace, number: int, of: int) -> int:
@@ -27,10 +28,11 @@ def main(part: str, place: EvalPlace, number: int, of: int) -> int:
 
     def measure() -> None:
         made = make_measure(place.settings.measure)
-        if part == "work":
-            made.work(place, number, of)
-        else:
-            write_measured(place.folder, place.settings.name, made(place))
+        with own_words():
+            if part == "work":
+                made.work(place, number, of)
+            else:
+                write_measured(place.folder, place.settings.name, made(place))
 
     return in_a_sentence(measure)
 

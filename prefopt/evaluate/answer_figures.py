@@ -80,6 +80,7 @@ def _notes(settings: Answers, questions: Questions, replies: Sequence[Reply]) ->
     count, whole = len(questions.all), PUBLISHED.get(settings.format)
     if whole is not None and count != whole:
         notes.append(f"{count} questions, where the published set has {whole}: not comparable with published scores")
+    notes.append(f"decoding: {settings.decoding()}")
     answered = [reply for reply in replies if reply.response is not None]
     if answered:
         notes.append(_about_bos(Counter(reply.bos for reply in answered)))

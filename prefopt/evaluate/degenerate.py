@@ -20,6 +20,7 @@ MOST_NEAR = 0.5
 NEAR = 0.7
 """Share of the most common answer's 5-grams that an answer has from which on it is nearly that one."""
 _GRAM = 5
+_SHOWN = 80  # characters of the common answer that a message has
 _FEWEST = 5  # of fewer answers nothing can be told
 
 
@@ -45,8 +46,8 @@ class Sameness:
     def sentence(self, name: str) -> str:
         """For a note or a message."""
         return (
-            f"{name}: of {self.count} answers {self.equal:.0%} are the same, {self.near:.0%} nearly so"
-            f" ({' '.join(self.common.split())[:60]!r})"
+            f"{name}: of {self.count} answers {self.equal:.0%} are the same, {self.near:.0%} nearly so:"
+            f" {_short(self.common)!r}"
         )
 
 
@@ -80,9 +81,16 @@ def check_answers(responses: Sequence[str], name: str, allow: bool) -> tuple[Sam
     if not allow:
         raise UserError(
             f"{seen.sentence(name)}: answers that do not depend on the question; a judge may like them all the same",
-            "look at the file; measure.allow_degenerate=true measures them nevertheless",
+            "a small model often gives such answers where each token is the likeliest one: measure=answers"
+            " measure.temperature=1 samples them; measure.allow_degenerate=true measures these nevertheless",
         )
     return seen, (f"{seen.sentence(name)}: its figures say how a judge is gamed, not what the answers are worth.",)
+
+
+def _short(text: str) -> str:
+    """The beginning of a text on one line, which says where it goes on."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
 def _grams(words: tuple[str, ...]) -> set[tuple[str, ...]]:

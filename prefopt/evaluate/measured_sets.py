@@ -50,9 +50,7 @@ def sets_of_files(
         try:
             built = build_source(source, None, settings, tokenizer, needs, cache_folder(settings).resolve())
         except UserError as error:
-            # What training's keys are called here.
-            hint = error.hint.replace("data.chat_template", "chat_template").split(", or set model.tokenizer")[0]
-            raise UserError(f"measure.sets.{name}: {error.message}", hint, error.exit_code) from None
+            raise UserError(f"measure.sets.{name}: {error.message}", error.hint, error.exit_code) from None
         data = EncodedSet(name, [Part(built.artefact, np.arange(built.artefact.facts["kept"]), 1.0)])
         left_out = Counter(row["reason"] for row in built.artefact.left_out())
         if not len(data):

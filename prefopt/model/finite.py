@@ -40,4 +40,5 @@ def _error(name: str, dtype: torch.dtype, folder: Path) -> UserError:
                         "copy it again, or take an earlier checkpoint of the training that made it",
                     )
     held = str(dtype).removeprefix("torch.")
-    return UserError(f"{folder}: {name} has numbers that are not finite as {held}", "another model.dtype, or model")
+    message = f"{folder}: {name} has numbers that are not finite as {held}"
+    return UserError(message, "another model; or another model.dtype")

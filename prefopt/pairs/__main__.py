@@ -13,6 +13,7 @@ from prefopt import durable
 from prefopt.fill import from_mapping
 from prefopt.lifetime import in_a_sentence, leave
 from prefopt.masking import mask_streams
+from prefopt.pairs.called import own_words
 from prefopt.pairs.folder import NOTES, Folder
 from prefopt.pairs.settings import PairsSettings
 
@@ -32,7 +33,8 @@ def main(settings: PairsSettings, path: Path, share: tuple[int, int, int, int], 
 
     def share_of_it() -> None:
         durable.make_folder(notes)
-        work(Folder(path, settings), Place(settings, device, str(notes), say), mine)
+        with own_words():
+            work(Folder(path, settings), Place(settings, device, str(notes), say), mine)
 
     return in_a_sentence(share_of_it)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from prefopt.pairs.chance import key_of
 from prefopt.pairs.policies import Answering
-from prefopt.pairs.stages import Generated, LeftOut
+from prefopt.pairs.stages import STOPPED, UNFINISHED, Generated, LeftOut
 from prefopt.records import Candidate, Example
 
 
@@ -58,7 +58,7 @@ class Answers:
                     text = asked.decode(prompt, tokens, example.is_chat)
                     why = self._refused(asked, example, text, tokens, stopped)
                     if why is None:
-                        source = {"policy": asked.name, "sample": number, "tokens": len(tokens), "stopped": stopped}
+                        source = {"policy": asked.name, "sample": number, "tokens": len(tokens), STOPPED: stopped}
                         candidates[place].append(Candidate(text, source=source))
                     else:
                         left_out[place].append(why)
@@ -81,7 +81,7 @@ class Answers:
         if not text.strip():
             return LeftOut(example.id, "empty answer", f"{len(tokens)} tokens", text)
         if not stopped and self.unfinished == "drop":
-            return LeftOut(example.id, "answer not finished", f"cut after {len(tokens)} tokens", text)
+            return LeftOut(example.id, UNFINISHED, f"cut after {len(tokens)} tokens", text)
         if special := asked.unwritable(tokens, example.is_chat):
             words = ", ".join(dict.fromkeys(special))
             detail = f"{words}; where that ends an answer: generate.stop"

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 
 from prefopt.errors import UserError
 from prefopt.fill import SettingsError
+from prefopt.settings import DataSettings, ModelSettings
+
+_OWN = {"data.chat_template": "chat_template", "data.cache_dir": "PREFOPT_CACHE", "model.dtype": "dtype"}
+"""Keys of a training run that `prefopt pairs` and `prefopt eval` have too, by their names there; and the variable of
+the environment that stands for one that they have not."""
+
+_KEY = re.compile(
+    "|".join(rf"\b{group}\.{f.name}\b" for group, cls in (("data", DataSettings), ("model", ModelSettings))
+             for f in fields(cls))
+)  # fmt: skip
+
+ALTERNATIVE = "; or "
+"""What stands between the things that a hint offers to do; one that sets a key that there is not is left out."""
+
+
+@contextmanager
+def own_words() -> Iterator[None]:
+    """Meanwhile a message that names a key of training names what this command has in its place, and its hint offers
+    nothing that can be set in training alone. Every process of `prefopt pairs` and `prefopt eval` does its work so."""
+    try:
+        yield
+    except UserError as error:
+        _translate(error)
+        raise
 
 
 @contextmanager
 def called(key: str) -> Iterator[None]:
-    """Meanwhile a message about `model.path` speaks of `key`, and one about `data.chat_template` of `chat_template`."""
+    """Meanwhile a message about `model.path` speaks of `key`, and about other keys of training as in `own_words`."""
     try:
         yield
     except UserError as error:
-        for theirs, ours in (("model.path:", f"{key}:"), ("data.chat_template:", "chat_template:")):
-            if error.message.startswith(theirs):
-                error.message = ours + error.message.removeprefix(theirs)
+        if error.message.startswith("model.path:"):
+            error.message = f"{key}:{error.message.removeprefix('model.path:')}"
+        _translate(error)
         raise
 
 
@@ -29,3 +55,10 @@ def of_stage(where: str) -> Iterator[None]:
         yield
     except SettingsError as error:
         raise UserError(f"{where}.{error.message}", error.hint, error.exit_code) from error
+
+
+def _translate(error: UserError) -> None:
+    error.message = _KEY.sub(lambda found: _OWN.get(found[0], found[0]), error.message)
+    offered = error.hint.split(ALTERNATIVE)
+    kept = [one for one in offered if all(key in _OWN for key in _KEY.findall(one))]
+    error.hint = ALTERNATIVE.join(_KEY.sub(lambda found: _OWN[found[0]], one) for one in kept)

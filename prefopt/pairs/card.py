@@ -10,6 +10,7 @@ from typing import Any
 from prefopt.data.files import digest_of
 from prefopt.masking import masked
 from prefopt.pairs.settings import PairsSettings
+from prefopt.pairs.statistics import cut_sentence
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def _made(about: About) -> Iterator[str]:
 
 def _counts(statistics: Mapping[str, Any]) -> Iterator[str]:
     candidates, rows = statistics["candidates"], statistics["rows"]
+    bounds = candidates["mean_score_95"]
     yield "## What it is like"
     spreads = {
         "candidates of a prompt": candidates["per_prompt"],
@@ -85,7 +87,16 @@ def _counts(statistics: Mapping[str, Any]) -> Iterator[str]:
     yield _table(
         ("", *names), [(what, *(_number(s[name]) for name in names)) for what, s in spreads.items() if s is not None]
     )
-    lines = [
+    lines = []
+    if bounds is not None:
+        low, high = map(_number, bounds)
+        lines.append(
+            f"- mean score of a candidate: {_number(candidates['scores']['mean'])}, 95 % interval {low} to {high}"
+            f" (bootstrap over prompts). Means of two policies compare where prompts, score and `generate` are the same"
+        )
+    if cut := cut_sentence(statistics):
+        lines.append(f"- {cut}")
+    lines += [
         f"- candidates: {candidates['count']}, of which {candidates['duplicates']} repeat another of their prompt"
         f" ({candidates['prompts_with_duplicates']} prompts)",
         f"- ties: {_percent(candidates['tied_share'])} of all two candidates of a prompt have equal scores;"

@@ -33,7 +33,7 @@ from prefopt.pairs.folder import (
 )
 from prefopt.pairs.registry import make_stage
 from prefopt.pairs.rows import Rows, margin_names
-from prefopt.pairs.stages import WINS, Judged, LeftOut, Select
+from prefopt.pairs.stages import UNFINISHED, WINS, Judged, LeftOut, Select
 from prefopt.pairs.statistics import Statistics
 from prefopt.pairs.table import write_table
 from prefopt.records import Candidate, Example, example_to_json
@@ -81,10 +81,12 @@ def finish(folder: Folder, models: Mapping[str, str], evaluations: Sequence[Mapp
         reasons = ", ".join(
             f"{n} {why}" for what in ("prompts", "candidates") for why, n in numbers[what]["left_out"].items()
         )
+        cut = numbers["candidates"]["left_out"].get(UNFINISHED, 0)
+        mend = "raise generate.max_new_tokens, or keep what it cut: generate.unfinished=keep; " if cut else ""
         raise RunError(
             f"{folder.path}: not one row could be made; left out: {reasons}",
-            f"{folder.path / LEFT_OUT} has each with its reason; other settings take another out=FOLDER, or this one"
-            f" after rm -r {folder.path}",
+            f"{mend}{folder.path / LEFT_OUT} has each with its reason; other settings take another out=FOLDER, or this"
+            f" one after rm -r {folder.path}",
         )
     write_table(folder.path / ROWS, folder.path / TABLE)
     notes = {ROWS: "what is trained on", TABLE: "the same", CANDIDATES: "every candidate", LEFT_OUT: "what is not used"}

@@ -73,7 +73,7 @@ def open_prompt_rows(source: SourceSettings) -> PromptRows:
         columns = ", ".join([name[:40] for name in seen][:40]) or "none"
         raise UserError(
             f"{source.path}: none of its columns ({columns}) holds prompts",
-            f"name the column one of {', '.join(_COLUMNS)}, or use a format that data.train reads",
+            f"name the column one of {', '.join(_COLUMNS)}, or use a format that training reads",
         )
     return PromptRows(opened.label, chain(first, rows), plain, plain)
 

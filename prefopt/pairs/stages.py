@@ -155,6 +155,15 @@ class Select(Protocol):
 GIVEN = "given"
 """Key of `Candidate.source`: True where this response stood in the file of the prompts."""
 
+UNFINISHED = "answer not finished"
+"""Why an answer is left out that `generate.max_new_tokens` cut."""
+
+STOPPED = "stopped"
+"""Key of `Candidate.source`: False where `generate.max_new_tokens` cut this answer before the policy ended it."""
+
+FINISH, CUT = "finish", "length"
+"""Key of `Candidate.source` where a server or vLLM answered: why it ended, and what is said of one that was cut."""
+
 WINS = "wins"
 """Key of `Candidate.source`: P(this candidate beats each of the others), in their order."""
 

@@ -1,6 +1,9 @@
 """The account of a data set that was built: counts and spreads, in one pass over what was made (stats.json).
 
 Lengths are in words divided by white space. What is kept in memory is eight bytes a number.
+
+The interval of the mean score is a 95 % percentile bootstrap over prompts, whose candidates are drawn together (Efron
+and Tibshirani 1993, chapter 13): answers to one prompt say little of another one.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ from statistics import fmean, quantiles
 from typing import Any
 
 from prefopt.pairs.lengths import length_of
-from prefopt.pairs.stages import LeftOut
+from prefopt.pairs.stages import CUT, FINISH, STOPPED, LeftOut
 from prefopt.records import Example
+
+_RESAMPLES = 1000
 
 
 def spread(values: Sequence[float]) -> dict[str, float] | None:
@@ -24,6 +29,36 @@ def spread(values: Sequence[float]) -> dict[str, float] | None:
     return {"mean": fmean(values), "min": min(values), "q1": q1, "median": median, "q3": q3, "max": max(values)}
 
 
+def mean_interval(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, float] | None:
+    """Bounds of sum(sums) / sum(counts) over groups that are drawn with replacement; None of fewer than two groups.
+
+    sums, counts: of each group. The same groups give the same bounds.
+    """
+    if len(sums) < 2:
+        return None
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    found = np.empty(_RESAMPLES)
+    values, weights = np.asarray(sums, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+    for number in range(_RESAMPLES):  # one at a time: a resample of a million prompts takes eight megabytes
+        drawn = rng.integers(0, len(values), len(values))
+        found[number] = values[drawn].sum() / weights[drawn].sum()
+    low, high = np.percentile(found, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def cut_sentence(numbers: Mapping[str, Any]) -> str:
+    """What became of answers that were cut and kept; "" where none was. numbers: as `Statistics.as_dict` gives."""
+    cut = numbers["candidates"].get("cut")  # a folder of an older version did not count them
+    if not cut or not cut["count"]:
+        return ""
+    why = " (generate.unfinished=keep)" if cut["count"] > cut["by_server"] else ""
+    return (
+        f"{cut['count']} of {cut['of']} candidates were cut at generate.max_new_tokens and are closed as if whole{why}"
+    )
+
+
 class Statistics:
     """Told of every prompt with its scored candidates, of everything left out, and of every row, in any order."""
 
@@ -32,6 +67,9 @@ class Statistics:
         self._candidates_left_out: Counter[str] = Counter()
         self._per_prompt: array[float] = array("d")
         self._scores: array[float] = array("d")
+        self._score_sums: array[float] = array("d")  # of each prompt, and how many its scores are
+        self._score_counts: array[float] = array("d")
+        self._cut = self._cut_by_server = self._told_whether_cut = 0
         self._duplicates = self._prompts_with_duplicates = self._ties = self._compared = self._all_equal = 0
         self._rows = 0
         self._words: dict[str, array[float]] = {}
@@ -44,6 +82,14 @@ class Statistics:
         scores = [candidate.score for candidate in example.candidates if candidate.score is not None]
         self._per_prompt.append(len(texts))
         self._scores.extend(scores)
+        if scores:
+            self._score_sums.append(sum(scores))
+            self._score_counts.append(len(scores))
+        for source in filter(None, (candidate.source for candidate in example.candidates)):
+            by_server = source.get(FINISH) == CUT
+            self._told_whether_cut += STOPPED in source or FINISH in source
+            self._cut += by_server or source.get(STOPPED) is False
+            self._cut_by_server += by_server
         self._duplicates += len(texts) - len(set(texts))
         self._prompts_with_duplicates += len(set(texts)) < len(texts)
         self._ties += sum(count * (count - 1) // 2 for count in Counter(scores).values())
@@ -84,6 +130,8 @@ class Statistics:
                 "duplicates": self._duplicates,
                 "prompts_with_duplicates": self._prompts_with_duplicates,
                 "scores": spread(self._scores),
+                "mean_score_95": mean_interval(self._score_sums, self._score_counts),
+                "cut": {"count": self._cut, "by_server": self._cut_by_server, "of": self._told_whether_cut},
                 "tied_share": _share(self._ties, self._compared),
                 "prompts_all_tied": self._all_equal,
             },

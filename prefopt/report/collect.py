@@ -11,7 +11,7 @@ from prefopt.report.evaluations import named_figures, read_evaluation
 from prefopt.report.places import EVALUATED, SWEEP, find_places
 from prefopt.report.read_run import read_run
 from prefopt.report.runs import Evaluation, Gathered, Run
-from prefopt.report.sweep_jobs import load_sweep, runs_of
+from prefopt.report.sweep_jobs import load_sweep, runs_of, swept_keys
 from prefopt.report.varied import varied_keys, with_labels
 from prefopt.report.verdict import incomparable
 from prefopt.sweeps.jobs import DONE
@@ -57,7 +57,8 @@ def gather(paths: Sequence[Path]) -> Gathered:
     labelled = with_labels(everything, keys)
     metrics = {(sweep.metric, sweep.direction) for sweep in sweeps if sweep.metric}
     metric, direction = metrics.pop() if len(metrics) == 1 else ("", "")
-    gathered = Gathered(_title(paths), labelled, keys, (), metric or "", direction)
+    swept = [key for key in keys if any(key in swept_keys(sweep) for sweep in sweeps)]
+    gathered = Gathered(_title(paths), labelled, keys, (), metric or "", direction, swept)
     return replace(gathered, notes=[*notes, *_counts(labelled), *incomparable(gathered)])
 
 

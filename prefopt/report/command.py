@@ -69,7 +69,7 @@ def report(wanted: Wanted, console: Console) -> int:
     from prefopt.report import table
 
     if wanted.form == "table":
-        table.print_table(gathered, rows, metrics, console)
+        table.print_table(gathered, rows, metrics, console, sort)
         _say([f"note: {note}" for note in notes], console)
     elif wanted.form == "json":
         print(table.as_json(gathered, rows, metrics, notes), end="")

@@ -76,6 +76,7 @@ class Gathered:
     """All runs of a report. title: of the sweep or of the folders named. varied: the keys that differ, in order.
 
     metric: the one that a sweep compares its runs by, "" where none does; direction: minimize or maximize, of it.
+    swept: the keys that the sweeps among them vary, of `varied`.
     """
 
     title: str
@@ -84,3 +85,4 @@ class Gathered:
     notes: Sequence[str] = ()
     metric: str = ""
     direction: str = ""
+    swept: Sequence[str] = ()

@@ -53,6 +53,11 @@ def runs_of(made: Sweep) -> tuple[list[Run], list[str]]:
     return [run if run.settings else _completed(run, shared) for run in runs], complaints
 
 
+def swept_keys(made: Sweep) -> set[str]:
+    """The keys in which the jobs of a sweep were to differ."""
+    return {_setting(word)[0] for job in made.jobs for word in job.varied}
+
+
 def _agreed(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What all runs of a sweep that have a folder have alike."""
     if not settings:

@@ -14,6 +14,7 @@ from prefopt.report.runs import Gathered, Run
 from prefopt.report.shown import MISSING, duration, number, size
 from prefopt.report.values import EVALUATION, MEMORY, SECONDS
 from prefopt.report.varied import METHOD, SEED, short_names, text_of_values
+from prefopt.report.verdict import loss_settings
 from prefopt.sweeps.jobs import STATES
 
 if TYPE_CHECKING:
@@ -23,7 +24,17 @@ _WIDEST = 22
 """Columns that a varied value gets on a terminal before it is folded."""
 
 _FIRST_SETTINGS = 3
-"""Varied settings that come before what was measured; those of most values. The others come last."""
+"""Varied settings that come before what was measured: all that a sweep varies, then those of the loss, then those of
+most values. The others come last."""
+
+_HOW_LONG = ("train.max_steps", "train.epochs")
+"""Settings that say little besides the steps and the time of a run."""
+
+_NEVER = 990
+"""Columns kept with this or more are not left out, however narrow the terminal is."""
+
+_LESS = 700
+"""What a column is kept less for that says the same in every row."""
 
 
 @dataclass
@@ -43,8 +54,13 @@ class _Column:
         return min(max(cell_len(line) for line in lines), _WIDEST)
 
 
-def print_table(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str], console: Console) -> None:
-    """The table as wide as the terminal is; what has no room is named below it, errors and notes too."""
+def print_table(
+    gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str], console: Console, sort: str = ""
+) -> None:
+    """The table as wide as the terminal is; what has no room is named below it, errors and notes too.
+
+    sort: the metric that the rows are sorted by. It always has room, and what a sweep varies has.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -53,7 +69,7 @@ def print_table(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str],
 
     shared = _shared_set(metrics).removesuffix("/")
     console.print(summary(gathered) + (f"; metrics of {shared}" if shared else ""), **PLAIN)
-    columns = _columns(gathered, rows, metrics)
+    columns = _columns(gathered, rows, metrics, sort)
     left_out = _fit(columns, console.width)
     made = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
@@ -133,14 +149,18 @@ def as_json(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str], not
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
-def _columns(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str]) -> list[_Column]:
-    """Every column that the terminal could show. Kept longest: name, state, the settings that vary most."""
+def _columns(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str], sort: str) -> list[_Column]:
+    """Every column that the terminal could show. Kept longest: name, what is swept and sorted by, settings of the loss,
+    state; left out first: what is the same in every row, how long runs were and took, settings of few values."""
     names = short_names(gathered.varied)
     firsts = [row.first for row in rows]
+    of_loss = loss_settings(gathered)
 
-    def of_settings(keys: Sequence[str], keep: int) -> list[_Column]:
+    def of_settings(keys: Sequence[str], others: int) -> list[_Column]:
         found = []
         for place, key in enumerate(keys):
+            keep = _NEVER + len(keys) if key in gathered.swept else 980 if key in of_loss else others
+            keep = 300 if key in _HOW_LONG and key not in gathered.swept else keep
             if key == SEED and all(len(row.runs) > 1 for row in rows):
                 continue
             texts = text_of_values(firsts, key)
@@ -149,28 +169,34 @@ def _columns(gathered: Gathered, rows: Sequence[Row], metrics: Sequence[str]) ->
         return found
 
     keys, rest = _in_order(gathered, firsts)
-    columns = [_Column("run", [row.name for row in rows], 1000)]
+    columns = [_Column("run", [row.name for row in rows], 2000)]
     if len({run.method for run in firsts}) > 1:
-        columns.append(_Column("method", [run.method or MISSING for run in firsts], 998))
+        columns.append(_Column("method", [run.method or MISSING for run in firsts], 985))
     columns += of_settings(keys, 900)
     if any(len(row.runs) > 1 for row in rows):
-        columns.append(_Column("runs", [str(len(row.runs)) for row in rows], 990, is_number=True))
-    columns.append(_Column("state", [row.state for row in rows], 995))
+        columns.append(_Column("runs", [str(len(row.runs)) for row in rows], 970, is_number=True))
+    columns.append(_Column("state", [row.state for row in rows], 975))
     shared = _shared_set(metrics)
     for place, name in enumerate(metrics):
         heading = name.removeprefix(shared).replace("/", "/\n")
-        keep = 950 if place == 0 else 800 - place
+        keep = 1999 if name == sort else 950 if place == 0 else 800 - place
         columns.append(_Column(heading, [_short(row.values.get(name)) for row in rows], keep, True))
     columns.append(_Column("time", [_time(row.values.get(SECONDS)) for row in rows], 420, True))
     columns.append(_Column("memory", [_memory(row.values.get(MEMORY)) for row in rows], 410, True))
-    return columns + of_settings(rest, 400)
+    columns += of_settings(rest, 400)
+    for column in columns:
+        if len(rows) > 1 and len(set(column.cells)) == 1 and column.keep < _NEVER:
+            column.keep -= _LESS
+    return columns
 
 
 def _fit(columns: list[_Column], width: int) -> list[_Column]:
-    """Take away columns until the rest has room; those taken."""
+    """Take away columns until the rest has room, or must stay; those taken."""
     left_out: list[_Column] = []
     while len(columns) > 2 and sum(column.width + 2 for column in columns) > width:
         least = min(columns, key=lambda column: column.keep)
+        if least.keep >= _NEVER:
+            break
         columns.remove(least)
         left_out.append(least)
     return left_out
@@ -208,11 +234,16 @@ def _all_values(row: Row, key: str) -> str:
 def _in_order(gathered: Gathered, runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     """The varied settings that come before what was measured, and those that come after it.
 
-    What takes more values says more; of those that take as many the first ones do.
+    What takes more values says more; of those that take as many the first ones do. How long a run was says least.
     """
     keys = _settings(gathered)
-    often = sorted(keys, key=lambda key: -len(set(text_of_values(runs, key))))
-    first = set(often[:_FIRST_SETTINGS])
+    of_loss = loss_settings(gathered)
+
+    def says(key: str) -> tuple[bool, bool, bool, int]:
+        count = len(set(text_of_values(runs, key)))
+        return key not in gathered.swept, key not in of_loss, key in _HOW_LONG, -count
+
+    first = set(sorted(keys, key=says)[: max(_FIRST_SETTINGS, len(gathered.swept))])
     return [key for key in keys if key in first], [key for key in keys if key not in first]
 
 

@@ -84,7 +84,7 @@ def text_of_values(runs: Sequence[Run], key: str) -> list[str]:
     """
     values = [run.varied.get(key, _MISSING) for run in runs]
     texts = list(dict.fromkeys(value for value in values if isinstance(value, str)))
-    short = dict(zip(texts, _ends([text.split("/") for text in texts])))
+    short = dict(zip(texts, ends_of([text.split("/") for text in texts])))
     return ["" if value is _MISSING else short[value] if isinstance(value, str) else shown(value) for value in values]
 
 
@@ -116,10 +116,12 @@ def _folder_names(runs: Sequence[Run]) -> list[str]:
 
     Those are jobs that have no folder, and models that were evaluated: their folder is the evaluation's.
     """
-    return _ends([(run.label or "run",) if run.label or not run.folder else run.folder.resolve().parts for run in runs])
+    return ends_of(
+        [(run.label or "run",) if run.label or not run.folder else run.folder.resolve().parts for run in runs]
+    )
 
 
-def _ends(whole: Sequence[Sequence[str]]) -> list[str]:
+def ends_of(whole: Sequence[Sequence[str]]) -> list[str]:
     """Of each path the last parts, as few as tell it from the others; all of it where they do not. No path is empty."""
     length = [1] * len(whole)
     while True:

@@ -366,3 +366,19 @@ def test_the_number_of_workers_changes_nothing(jsonl, no_bos, tmp_path):
         return prepared.train.parts[0].artefact.digests, prepared.left_out
 
     assert digests(1) == digests(2)
+
+
+def test_the_content_of_a_set_is_its_words_whatever_file_order_tokenizer_and_method(made, jsonl, with_bos):
+    def content(rows, tokenizer=None, needs=PAIRS, name="rows.jsonl", **more):
+        train = sources(jsonl(pairs(5, 50), "train.jsonl"))
+        held = {"held": SourceSettings(jsonl(rows, name), **more)}
+        prepared = made(train=train, eval=held, needs=needs, **({"tokenizer": tokenizer} if tokenizer else {}))
+        return prepared.report["sets"]["held"]["content"]
+
+    known = content(pairs(6))
+    assert content(pairs(6), with_bos) == known
+    assert content(pairs(6), needs=frozenset()) == known
+    assert content(pairs(6)[::-1], name="turned.jsonl") == known
+    assert content(pairs(9), name="longer.jsonl", limit=6) == known
+    others = [pairs(5), pairs(6, 1), [{**row, "chosen": " other"} for row in pairs(6)]]
+    assert len({known, *(content(rows, name=f"{n}.jsonl") for n, rows in enumerate(others))}) == 4

@@ -83,8 +83,21 @@ def test_every_question_has_one_answer_in_the_order_of_the_file(model: Path, tmp
     ]
     assert found.figures["alpaca_eval/answers"].value == 5
     assert found.figures["alpaca_eval/koala/answers"].value == 2
+    assert "decoding: the likeliest token each time (temperature=0), max_new_tokens=12" in found.notes
     assert [row["id"] for row in found.rows] == [id_of(row["instruction"]) for row in rows]
     assert "5 questions, where the published set has 805" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "the likeliest token each time (temperature=0), max_new_tokens=512"),
+        ({"temperature": 0.7, "top_p": 0.9}, "sampled, temperature=0.7, top_p=0.9, max_new_tokens=512"),
+        ({"format": "mt_bench"}, "sampled, temperature by category, top_p=1, max_new_tokens=1024"),
+    ],
+)
+def test_a_note_says_how_answers_are_decoded(settings: dict[str, Any], said: str) -> None:
+    assert Answers(questions="q", **settings).decoding() == said
 
 
 def test_figures_are_means_over_the_answers(model: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from server_bed import Reply, dead_url, serving
 
 from prefopt.errors import UserError
 from prefopt.evaluate.answer_files import read_answers
+from prefopt.evaluate.decoded import decoding_notes
 from prefopt.evaluate.degenerate import sameness
 from prefopt.evaluate.length_controlled import Comparisons, length_term, plain_fit
 from prefopt.evaluate.measure import EvalPlace
@@ -145,11 +146,38 @@ def test_one_answer_to_everything_is_refused_on_either_side_and_noted_where_allo
     mine, theirs = files(tmp_path)
     constant = write(tmp_path / "null.jsonl", {f"q{i:02} of many": "theirs 1 tttttttt" for i in range(6)})
     both = {"answers": mine, "baseline": theirs, side: constant}
-    with pytest.raises(UserError, match=rf"measure.{side} .*of 6 answers 100% are the same"):
+    with pytest.raises(UserError, match=rf"measure.{side} .*of 6 answers 100% are the same") as caught:
         WinRate(**both, judge=judge(dead_url()))(place(tmp_path))
+    assert "nearly so: 'theirs 1 tttttttt'" in caught.value.message
+    assert "measure.temperature=1 samples them" in caught.value.hint
     with serving(lambda *_: "Verdict: tie") as server:
         found = WinRate(**both, judge=judge(server.url), allow_degenerate=True)(place(tmp_path))
     assert "how a judge is gamed" in found.notes[1]
+
+
+def answered(folder: Path, file: str, measure: dict[str, object]) -> str:
+    """A file moved into a folder as `measure=answers` leaves it."""
+    folder.mkdir()
+    (folder / "settings.yaml").write_text(json.dumps({"measure": {"name": "answers", **measure}}), encoding="utf-8")
+    return str(Path(file).rename(folder / "answers.jsonl"))
+
+
+def test_a_win_rate_names_how_both_files_were_decoded(tmp_path):
+    mine, theirs = files(tmp_path)
+    assert decoding_notes(mine, theirs) == []
+    greedy = "the likeliest token each time (temperature=0), max_new_tokens=24"
+    mine = answered(tmp_path / "a", mine, {"max_new_tokens": 24})
+    assert decoding_notes(mine, theirs) == [
+        f"decoding of measure.answers: {greedy}; of measure.baseline: not known"
+    ]  # fmt: skip
+    theirs = answered(tmp_path / "b", theirs, {"temperature": 1.0, "max_new_tokens": 24})
+    with serving(longer) as server:
+        found = WinRate(mine, theirs, judge=judge(server.url))(place(tmp_path / "c"))
+    sampled = "sampled, temperature=1, top_p=1, max_new_tokens=24"
+    assert found.notes[1].startswith(
+        f"decoding of measure.answers: {greedy}; of measure.baseline: {sampled}. They differ"
+    )
+    assert decoding_notes(mine, mine) == [f"decoding of both: {greedy}"]
 
 
 def test_nearly_constant_answers_are_degenerate_and_answers_that_share_an_opening_are_not():

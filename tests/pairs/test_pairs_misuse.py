@@ -156,12 +156,17 @@ def test_answers_that_never_end_are_all_counted_and_may_be_kept(base: str, tmp_p
     refused = made.run()
     assert_one_sentence(refused, "not one row could be made; left out: ", "12 answer not finished", code=1)
     assert "4 no candidate" in refused.stderr
+    assert "raise generate.max_new_tokens, or keep what it cut: generate.unfinished=keep" in refused.stderr
     assert f"{made.out}/left_out.jsonl has each with its reason" in refused.stderr
     assert not (made.out / "stats.json").exists()
     again = made.run("generate.unfinished=keep")  # there are answers, though not one of them made a row
     assert_one_sentence(again, "holds other pairs", "out=FOLDER", f"rm -r {made.out}", code=2)
     kept = Made(tmp_path / "kept", (*made.more, "generate.unfinished=keep", "select=keep_all"), made.base)
-    assert kept.run().returncode == 0
+    done = kept.run()
+    assert done.returncode == 0
+    said = "12 of 12 candidates were cut at generate.max_new_tokens and are closed as if whole"
+    assert said in done.stdout
+    assert said in (kept.out / "card.md").read_text(encoding="utf-8")
     assert len([c for row in kept.rows("candidates.jsonl") for c in row["candidates"]]) == 12
 
 

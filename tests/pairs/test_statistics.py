@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import re
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, pstdev
 
 import pytest
 from bed_select import example
@@ -12,7 +15,8 @@ from bed_select import example
 from prefopt.pairs.card import About, card, data_file
 from prefopt.pairs.settings import PairsSettings
 from prefopt.pairs.stages import LeftOut
-from prefopt.pairs.statistics import Statistics, spread
+from prefopt.pairs.statistics import Statistics, cut_sentence, spread
+from prefopt.records import Candidate
 
 
 def pair(chosen: str, rejected: str, gap: float) -> dict[str, object]:
@@ -44,6 +48,9 @@ def test_statistics_are_those_counted_by_hand() -> None:
             "duplicates": 1,
             "prompts_with_duplicates": 1,
             "scores": {"mean": 1.8, "min": 1.0, "q1": 1.0, "median": 2.0, "q3": 2.0, "max": 3.0},
+            # Of both prompts 9 / 5 is drawn half of the time, one of them twice else: 10 / 6 and 8 / 4.
+            "mean_score_95": (10 / 6, 2.0),
+            "cut": {"count": 0, "by_server": 0, "of": 0},
             "tied_share": 0.5,
             "prompts_all_tied": 1,
         },
@@ -77,6 +84,38 @@ def test_nothing_at_all_has_statistics() -> None:
     assert empty["candidates"]["tied_share"] is None
     assert spread([]) is None
     assert spread([2.0]) == {"mean": 2.0, "min": 2.0, "q1": 2.0, "median": 2.0, "q3": 2.0, "max": 2.0}
+
+
+def test_the_interval_of_the_mean_score_covers_the_mean_and_draws_whole_prompts() -> None:
+    draw = random.Random(0)
+    means = [draw.gauss(0.0, 1.0) for _ in range(400)]
+    statistics = Statistics()
+    for mean in means:
+        statistics.prompt(example([mean, mean, mean]))  # three answers that say what one of them says
+    low, high = statistics.as_dict()["candidates"]["mean_score_95"]
+    assert low < fmean(means) < high
+    assert high - low == pytest.approx(2 * 1.96 * pstdev(means) / 400**0.5, rel=0.1)
+
+
+def test_one_prompt_has_no_interval() -> None:
+    statistics = Statistics()
+    statistics.prompt(example([1.0, 2.0]))
+    assert statistics.as_dict()["candidates"]["mean_score_95"] is None
+
+
+def of_sources(*sources: dict[str, object] | None) -> dict[str, object]:
+    statistics = Statistics()
+    candidates = tuple(Candidate(f"t{n}", 1.0 * n, source=source) for n, source in enumerate(sources))
+    statistics.prompt(replace(example([1.0]), candidates=candidates))
+    return statistics.as_dict()
+
+
+def test_candidates_that_were_cut_and_kept_are_counted_in_a_sentence() -> None:
+    numbers = of_sources({"stopped": False}, {"stopped": True}, {"stopped": False}, {"given": True}, None)
+    said = "2 of 3 candidates were cut at generate.max_new_tokens and are closed as if whole"
+    assert cut_sentence(numbers) == f"{said} (generate.unfinished=keep)"
+    assert cut_sentence(of_sources({"finish": "length"}, {"finish": "stop"})) == said.replace("2 of 3", "1 of 2")
+    assert cut_sentence(of_sources({"stopped": True}, None)) == ""
 
 
 def made_card(tmp_path: Path, **changed: object) -> str:
@@ -115,6 +154,7 @@ def test_card_names_policies_sampling_scorer_selector_seed_versions_files_and_ev
         "| versions | python 3.12, prefopt 0.1.0 |",
         f"| pairs.jsonl | rows | `{hashlib.sha256(b'{}' + chr(10).encode()).hexdigest()}` |",
         "| mt_bench/question.jsonl | 80 | 0 |",
+        "- mean score of a candidate: 1.8, 95 % interval 1.667 to 2 (bootstrap over prompts)",
         "chosen is the longer in 66.7% of the pairs",
         "| all scores are equal | 2 |",
         r"| a\|bar | 1 |",

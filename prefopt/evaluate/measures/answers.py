@@ -104,6 +104,15 @@ class Answers:
             return self.temperature
         return FASTCHAT_TEMPERATURES.get(category, 0.0) if self.format == "mt_bench" else 0.0
 
+    def decoding(self) -> str:
+        """How answers are decoded, for a note; the temperatures of MT-Bench's categories are another note's."""
+        most = f"max_new_tokens={self.longest}"
+        if self._is_greedy:
+            return f"the likeliest token each time (temperature=0), {most}"
+        how = "temperature by category" if self.temperature is None else f"temperature={self.temperature:g}"
+        rest = f", top_k={self.top_k}" if self.top_k else ""
+        return f"sampled, {how}, top_p={self.top_p:g}{rest}, {most}"
+
     @property
     def needs(self) -> frozenset[str]:
         """A model that answers."""

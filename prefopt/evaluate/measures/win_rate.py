@@ -101,13 +101,14 @@ class WinRate:
         """Compare. Raises: UserError for files that do not match, degenerate answers, too few verdicts; RunError for a
         server that fails."""
         from prefopt.evaluate.answer_files import read_answers
+        from prefopt.evaluate.decoded import decoding_notes
         from prefopt.evaluate.degenerate import check_answers
         from prefopt.evaluate.matched import match
         from prefopt.evaluate.verdicts import by_judge, by_reward, estimate, say
         from prefopt.evaluate.win_figures import doubts, win_figures
 
         mine, theirs = read_answers(self.answers), read_answers(self.baseline)
-        notes: list[str] = []
+        notes = decoding_notes(self.answers, self.baseline)
         for name, path, answers in (("answers", self.answers, mine), ("baseline", self.baseline, theirs)):
             responses = [answer.response for answer in answers]
             notes += check_answers(responses, f"measure.{name} ({path})", self.allow_degenerate)[1]
