@@ -366,3 +366,16 @@ def test_the_number_of_workers_changes_nothing(jsonl, no_bos, tmp_path):
         return prepared.train.parts[0].artefact.digests, prepared.left_out
 
     assert digests(1) == digests(2)
+
+
+def test_an_error_of_a_row_names_the_file_as_it_was_given(no_bos, tmp_path):
+    turns = [
+        [{"role": role, "content": text}] for role, text in (("user", "x"), ("assistant", "y"), ("assistant", "z"))
+    ]
+    (tmp_path / "b").mkdir()
+    path = tmp_path / "b" / "pairs.jsonl"
+    path.write_text(json.dumps(dict(zip(("prompt", "chosen", "rejected"), turns))) + "\n", encoding="utf-8")
+    settings = DataSettings(train=[SourceSettings(str(path))])
+    with pytest.raises(UserError, match="no chat template") as refused:
+        prepare(settings, no_bos, frozenset({"pairs"}), tmp_path / "cache")
+    assert refused.value.message.startswith(f"{path}:1: this row is a conversation")
