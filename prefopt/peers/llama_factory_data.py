@@ -1,7 +1,7 @@
 """LLaMA-Factory's data sets: an entry of dataset_info.json to a source, and whether its rows mean the same here.
 
-What an entry says of columns is tried out: a row is written as LLaMA-Factory reads it (`parser.py` and `converter.py` of
-its `src/llamafactory/data`), and read as prefopt reads it. Only where the two say the same is it taken over.
+What an entry says of columns is tried out: a row is written as LLaMA-Factory reads it (its `parser.py` and
+`converter.py`), and read as prefopt reads it. Only where the two say the same is it taken over.
 """
 
 from __future__ import annotations
