@@ -204,13 +204,18 @@ def load_model(
 
 
 def score(
-    model: Model, rows: Sequence[Mapping[str, Any]], reference: Model | None = None, beta: float | None = None
+    model: Model,
+    rows: Sequence[Mapping[str, Any]],
+    reference: Model | None = None,
+    beta: float | None = None,
+    format: str = "auto",
 ) -> list[Score]:
     """What a model gives to each response of each row.
 
     rows: in any format that `data.train` takes, for instance {"prompt": ..., "chosen": ..., "rejected": ...}.
     reference, beta: for the implicit reward of a language model, both or neither. The reference reads conversations by
-    the model's chat template, as it does in training.
+    the model's chat template, as it does in training. format: of the rows, as of a source of `data.train`; `auto`
+    recognises it from their columns.
 
     Raises: UserError for a row that cannot be read or encoded: none is left out in silence.
     """
@@ -224,7 +229,7 @@ def score(
     if reference is not None and (model.is_reward or reference.is_reward):
         raise UserError("score: an implicit reward is of two language models", "leave reference and beta out")
     beside = [] if reference is None else [reading_as(reference.packed, model.packed)]
-    tokens, *of_reference = encode(model.packed, *beside, rows=rows)
+    tokens, *of_reference = encode(model.packed, *beside, rows=rows, form=format)
     lengths = [[len(ids or ()) for ids in one.responses] for one in tokens]
     if model.is_reward:
         heads = model.packed.rewards(tokens)
@@ -257,11 +262,12 @@ def make_batch(
     loss: Loss,
     reference: Model | None = None,
     max_length: int = 2048,
+    format: str = "auto",
 ) -> Batch:
     """Rows encoded as training encodes them, and packed on one token axis, each prompt once; on the CPU.
 
     loss: what the batch is for: it decides which pairs, labels and scores are in it. reference: for losses that need
-    its log-probabilities. max_length: tokens of prompt and response.
+    its log-probabilities. max_length: tokens of prompt and response. format: as of `score`.
 
     Raises: UserError for a row that cannot be read, is too long, or lacks what the loss needs.
     """
@@ -269,7 +275,8 @@ def make_batch(
 
     if reference is not None:
         _check_model("make_batch: reference", reference)
-    return batch_of(rows, tokenizer, loss, None if reference is None else reference.packed, max_length)
+    packed = None if reference is None else reference.packed
+    return batch_of(rows, tokenizer, loss, packed, max_length, format)
 
 
 def respond(model: Model, batch: Batch, loss: Loss) -> Responses:

@@ -71,13 +71,13 @@ def open_model(
     return is_reward, where, opened
 
 
-def encode(*models: PackedModel, rows: Sequence[Mapping[str, Any]]) -> list[list[Tokens]]:
-    """The ids that each of the models reads, one list for each.
+def encode(*models: PackedModel, rows: Sequence[Mapping[str, Any]], form: str) -> list[list[Tokens]]:
+    """The ids that each of the models reads, one list for each. form: the rows' format, or "auto".
 
     Raises: UserError for no rows, or for the first row that cannot be read or encoded, with the number of such rows.
     """
     numbered = _numbered(rows)
-    recognised = recognise(numbered, "auto", LABEL)
+    recognised = recognise(numbered, form, LABEL)
     found: list[list[Tokens]] = [[] for _ in models]
     unusable: list[tuple[str, str, str]] = []
     for row in numbered:
@@ -111,6 +111,7 @@ def batch_of(
     loss: Loss,
     reference: PackedModel | None,
     max_length: int,
+    form: str,
 ) -> Batch:
     """As `prefopt.api.make_batch`."""
     for need, what in NOT_OF_A_BATCH.items():
@@ -122,7 +123,7 @@ def batch_of(
             f"make_batch: this loss {said}", "give reference=MODEL" if reference is None else "leave it out"
         )
     numbered = _numbered(rows)
-    recognised = recognise(numbered, "auto", LABEL)
+    recognised = recognise(numbered, form, LABEL)
     check_needs(SourceSettings(path=LABEL), recognised, loss.needs, DataSettings())
     limits = Limits(max_length, None, "drop")
     chunk = Encoder(tokenizer, recognised, loss.needs & DATA_NEEDS, Pairing(), "append", limits).encode(numbered)

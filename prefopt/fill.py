@@ -77,6 +77,9 @@ def _convert(wanted: Any, value: Any, where: str, example: str = "") -> Any:
     if is_dataclass(wanted) and (isinstance(value, Mapping) or not example):
         assert isinstance(wanted, type)
         return from_mapping(wanted, value, where)
+    if example and (hint := _literal_parts(wanted, value, where, example)):
+        place, part = next((p, item) for p, item in _parts(value, where) if not isinstance(item, Mapping))
+        raise SettingsError(place, f"expected {_type_name(dict)}, got {_show(part)}", hint)
     if origin is list and isinstance(value, (list, tuple)):
         return [_convert(args[0], item, f"{where}.{i}") for i, item in enumerate(value)]
     if origin is dict and isinstance(value, Mapping):
@@ -100,10 +103,58 @@ def _literal(wanted: Any, value: Any, where: str, example: str) -> str:
     """
     if not example and get_origin(wanted) is list and get_args(wanted)[0] is str:
         example = "[FILE]"
-    if not example or isinstance(value, (list, Mapping)):
+    if not example:
         return ""
-    given = value if isinstance(value, str) and re.fullmatch(r"[\w./:@~+-]+", value) else "FILE"
-    return f"for instance '{where}={example.replace('FILE', given)}'"
+    if isinstance(value, Mapping) and example.startswith("["):  # one that belongs into a list
+        example, value = f"[{_with_file(example[1:-1], value)}]", None
+    elif isinstance(value, list):  # where names were to come first
+        value = value[0] if value else None
+    return f"for instance '{where}={_with_file(example, value)}'"
+
+
+_PLAIN = re.compile(r"[\w./:@~+-]+")
+"""A word that Hydra's grammar takes without quotes."""
+
+
+def _with_file(example: str, value: Any) -> str:
+    """The example with what was given in its place: a word for FILE, or a group of plain keys and values as it is."""
+    if isinstance(value, Mapping) and value and all(_PLAIN.fullmatch(str(part)) for part in value.values()):
+        return f"{{{', '.join(f'{key}: {part}' for key, part in value.items())}}}"
+    return example.replace("FILE", value if isinstance(value, str) and _PLAIN.fullmatch(value) else "FILE")
+
+
+def _parts(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """The dotted key and the value of every part of a list or a mapping."""
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+    yield from ((_join(where, key), part) for key, part in parts)
+
+
+def _literal_parts(wanted: Any, value: Any, where: str, example: str) -> str:
+    """What a list or mapping of groups of keys would be on the command line, where some part of it is no such group;
+    empty where all are, or it is something else."""
+    origin, args = get_origin(wanted), get_args(wanted)
+    is_list = origin is list and isinstance(value, (list, tuple))
+    is_named = origin is dict and isinstance(value, Mapping)
+    if not (is_list or is_named) or not is_dataclass(args[-1]):
+        return ""
+    parts = dict(value) if is_named else dict(enumerate(value))
+    if all(isinstance(part, Mapping) for part in parts.values()):
+        return ""
+    group = example[example.index("{", 1) : -1]  # {path: FILE} of [{path: FILE}] and of {heldout: {path: FILE}}
+    shown = ", ".join(f"{f'{key}: ' if is_named else ''}{_with_file(group, part)}" for key, part in parts.items())
+    return f"for instance '{where}={f'{{{shown}}}' if is_named else f'[{shown}]'}'"
+
+
+def example_of(cls: type, key: str) -> str:
+    """The `example` of a setting by its dotted key: `[{path: FILE}]` of data.train; empty where it has none."""
+    first, _, rest = key.partition(".")
+    found = next((f for f in fields(cls) if f.name == first), None) if is_dataclass(cls) else None
+    if found is None:
+        return ""
+    if not rest:
+        return str(found.metadata.get("example", ""))
+    inner = get_type_hints(cls)[first]
+    return example_of(inner, rest) if is_dataclass(inner) and isinstance(inner, type) else ""
 
 
 def _check_choice(f: Field[Any], value: Any, where: str) -> None:

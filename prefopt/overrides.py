@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefopt.errors import UserError, did_you_mean
-from prefopt.fill import known_keys
+from prefopt.fill import example_of, known_keys
 from prefopt.peer_names import of_a_peer
 from prefopt.recipe_files import START_GROUPS, TRAIN_TREE, Tree
 from prefopt.settings import MarginSettings, RunSettings, SourceSettings
@@ -74,10 +74,19 @@ def parse(text: str) -> Override:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{text}: cannot be read ({reason})",
-            "quote a value that holds blanks, commas, brackets or quotes: 'key=\"a value, with a comma\"'",
-        ) from None
+        raise UserError(f"{text}: cannot be read ({reason})", _how_to_write(text)) from None
+
+
+def _how_to_write(text: str) -> str:
+    """What to write in place of a word that Hydra cannot read."""
+    key, _, value = text.lstrip("+").partition("=")
+    example = example_of(RunSettings, key)
+    quoted = f"'{key}={example}'" if example else "'key=\"a value, with a comma\"'"
+    if any(value.count(opened) > value.count(closed) for opened, closed in ("[]", "{}")):
+        return f"a bracket is not closed: the shell ends a word at a blank, unless quotes are round all of it, {quoted}"
+    if example:
+        return f"for instance {quoted}, with the quotes"
+    return f"quote a value that holds blanks, commas, brackets or quotes: {quoted}"
 
 
 def _for_instance(word: str) -> str:
@@ -133,6 +142,9 @@ def plain(value: Any) -> Any:
 
 def _as_list(text: str) -> str:
     key, _, value = text.partition("=")
+    if "{path: FILE}" in (example := example_of(RunSettings, key)) and example.startswith("["):
+        parts = ", ".join(f"{{path: {part.strip()}}}" for part in value.split(","))
+        return f"'{key}=[{parts}]' for a list"
     return f"{key}=[{value}] for a list"
 
 

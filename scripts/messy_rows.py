@@ -111,12 +111,26 @@ def _alpaca(random: Random) -> Row:
     return {"instruction": text(random), "input": text(random), "output": text(random), "history": history}
 
 
+def _alpaca_pairs(random: Random) -> Row:
+    row = _alpaca(random)
+    chosen = row.pop("output")
+    return {**row, "chosen": chosen, "rejected": text(random), "system": text(random), "y_ref": text(random)}
+
+
 FORMATS: dict[str, Callable[[Random], Row]] = {
     "examples": _examples,
     "ranked": _ranked,
     "labels": _labels,
     "labels of messages": lambda random: {"messages": turns(random, "assistant"), "label": random.random() < 0.5},
+    "labels of alpaca": lambda random: {**_alpaca(random), "kto_tag": random.random() < 0.5},
     "sharegpt": _sharegpt,
+    "sharegpt of messages": lambda random: {
+        "messages": turns(random, "user"),
+        "chosen": {"role": "assistant", "content": text(random)},
+        "rejected": text(random),
+    },
+    "swift": lambda random: {"messages": turns(random, "assistant"), "rejected_response": text(random)},
+    "alpaca pairs": _alpaca_pairs,
     "hh": _hh,
     "trl": _trl,
     "trl of conversations": _trl_chat,

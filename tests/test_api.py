@@ -160,6 +160,15 @@ def test_mistakes_are_sentences(models: tuple[api.Model, api.Model], tmp_path: P
     with pytest.raises(UserError, match=r"rows:1: .*; 2 of 3 rows cannot be used") as refused:
         api.score(policy, [{**ROWS[0], "chosen": 5}, ROWS[0], {"prompt": "a", "rejected": "b"}])
     assert "mend such rows" in refused.value.hint
+    with pytest.raises(UserError, match="fit no format") as refused:
+        api.score(policy, [{"text": "a"}])
+    assert "set format to one of" in refused.value.hint
+    for call in (
+        lambda: api.score(policy, ROWS, format="hh"),  # which the argument asks for, and the rows are not
+        lambda: api.make_batch(ROWS, policy.tokenizer, api.make_loss("simpo"), format="hh"),
+    ):
+        with pytest.raises(UserError, match="rows:1: chosen does not begin with a Human turn"):
+            call()
     for wrong, said in (
         (ROWS[0], "not one row"),
         ("p.jsonl", "not the name of a file"),

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -67,7 +68,8 @@ def build_source(
     first = list(islice(rows, _ROWS_LOOKED_AT))
     if not first:
         raise UserError(f"{source.path}: no rows in it")
-    recognised = recognise(first, source.format, source.path)
+    with _naming_the_path(opened.label, source.path):
+        recognised = recognise(first, source.format, source.path)
     check_needs(source, recognised, needs, settings)
     encoder = _encoder(settings, tokenizer, recognised, needs)
     key = key_of(
@@ -92,12 +94,25 @@ def build_source(
         "holds": recognised.format.holds,
         "has_scores": recognised.gives("scores", needs),
     }
-    with alone(cache_dir, f"encoded-{key}", f"tokenising {source.path}"):
+    waiting = alone(cache_dir, f"encoded-{key}", f"tokenising {source.path}")
+    with waiting, _naming_the_path(opened.label, source.path):
         found = find_artefact(cache_dir, key)  # another run may have made it while this one waited
         if found is not None:
             return Built(source, found, True)
         chunks = _encode_all(encoder, chain(first, rows), settings.num_workers)
         return Built(source, write_artefact(cache_dir, key, facts, chunks), False)
+
+
+@contextmanager
+def _naming_the_path(label: str, path: str) -> Iterator[None]:
+    """Errors that begin with a row's id, "pairs.jsonl:7", name the file as it was given, which its label may not."""
+    try:
+        yield
+    except UserError as error:
+        if not error.message.startswith(f"{label}:") or label == path:
+            raise
+        message = f"{path}{error.message.removeprefix(label)}"
+        raise UserError(message, error.hint, error.exit_code) from error
 
 
 def _encoder(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from prefopt.data.format_pairs import Columns, Values
 from prefopt.data.messages import as_response
-from prefopt.data.rows import Unusable, as_flag, as_list, as_number, present
+from prefopt.data.rows import Unusable, as_flag, as_list, as_number, label_of, present
 from prefopt.records import Candidate
 
 Candidates = tuple[Candidate, ...]
@@ -22,7 +22,7 @@ def target_of(row: Values, column: str) -> str:
 
 def with_label(candidate: Candidate, row: Values) -> Candidate:
     """A lone response with its label, where the row has one."""
-    value = row.get("label")
+    value = label_of(row)
     return candidate if value is None else replace(candidate, label=as_flag(value, "label"))
 
 

@@ -51,14 +51,18 @@ def _decode(raw: bytes, place: str) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(
+        raise _DamagedError(
             f"{place}: not valid UTF-8 (byte 0x{raw[error.start]:02x} at position {error.start})",
             "save the file as UTF-8; a number of UTF-16 or Latin-1 is not guessed",
         ) from None
 
 
-class _NotJsonError(UserError):
-    """A text that is not JSON."""
+class _DamagedError(UserError):
+    """A text that is not UTF-8, or not JSON."""
+
+
+_REPAIR = "the line is cut short or damaged: repair or delete it"
+_REPAIR_ALL = "the lines are cut short or damaged: repair or delete them"
 
 
 class _TwiceError(Exception):
@@ -80,7 +84,8 @@ def _parse(source: str, path: Path, line: int | None, what: str, hint: str) -> A
         return json.loads(source, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}" if line is None else place
-        raise _NotJsonError(f"{where}: not valid JSON ({error.msg} at column {error.colno})", hint) from None
+        what = error.msg.removesuffix(" at")  # Python's own words go on with the place
+        raise _DamagedError(f"{where}: not valid JSON ({what} at column {error.colno})", hint) from None
     except RecursionError:
         raise UserError(f"{place}: JSON nested too deeply to be {what}") from None
     except _TwiceError as error:
@@ -99,13 +104,12 @@ def read_jsonl(path: Path, label: str, as_row: AsRow = as_object) -> Iterator[Ro
             raw = line.removeprefix(_BOM) if number == 1 else line
             if raw.strip():
                 place = f"{path}:{number}"
-                hint = "the line is cut short or damaged: repair or delete it"
                 try:
-                    value = _parse(_decode(raw, place), path, number, "a row", hint)
-                except _NotJsonError as error:
+                    value = _parse(_decode(raw, place), path, number, "a row", _REPAIR)
+                except _DamagedError as error:
                     if is_first and raw.lstrip().startswith(b"["):
                         raise _an_array(path) from None
-                    raise UserError(error.message + _more_like_it(file, number), hint) from None
+                    raise _with_all_damage(error, file, number) from None
                 if is_first and isinstance(value, list):
                     raise _an_array(path)
                 is_first = False
@@ -121,20 +125,22 @@ def _an_array(path: Path) -> UserError:
     )
 
 
-def _more_like_it(rest: IO[bytes], number: int) -> str:
-    """How many lines behind line `number` are not JSON either, as far as it is looked."""
-    bad, last = [], number
+def _with_all_damage(error: _DamagedError, rest: IO[bytes], number: int) -> UserError:
+    """The error of the first damaged line, `number`, with how many there are and the first of them, as far as it is
+    looked: who repairs one should not have to start again to hear of the next."""
+    bad, last = [number], number
     for last, line in enumerate(islice(rest, _LINES_LOOKED_AT), number + 1):
         try:
             if line.strip():
                 json.loads(line)
         except (ValueError, RecursionError):
             bad.append(last)
-    if not bad:
-        return ""
-    shown = ", ".join(map(str, bad[:_LINES_NAMED])) + (" ..." if len(bad) > _LINES_NAMED else "")
     so_far = f" up to line {last}" if last - number == _LINES_LOOKED_AT else ""
-    return f"; nor {'is 1 more line' if len(bad) == 1 else f'are {len(bad)} more lines'}{so_far}: {shown}"
+    if len(bad) == 1:
+        return UserError(f"{error.message}; no other line{so_far} is damaged", error.hint)
+    shown = ", ".join(map(str, bad[:_LINES_NAMED])) + (" ..." if len(bad) > _LINES_NAMED else "")
+    hint = _REPAIR_ALL if error.hint == _REPAIR else error.hint
+    return UserError(f"{error.message}; {len(bad)} lines{so_far or ' in all'} are damaged: {shown}", hint)
 
 
 def read_json(path: Path, label: str, as_row: AsRow = as_object) -> Iterator[Row]:

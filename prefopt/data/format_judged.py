@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prefopt.data.format_lists import alpaca_prompt
+from prefopt.data.format_alpaca import alpaca_prompt
 from prefopt.data.format_pairs import Columns, Parsed, Values
 from prefopt.data.messages import as_prompt
 from prefopt.data.rows import Unusable, as_number, present, text

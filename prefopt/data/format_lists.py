@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefopt.data.format_pairs import Columns, Parsed, Values
+from prefopt.data.format_alpaca import alpaca_prompt
+from prefopt.data.format_pairs import Columns, Parsed, Values, with_system
 from prefopt.data.messages import as_messages, as_prompt, as_response, is_conversation, split_answer
-from prefopt.data.rows import Unusable, as_flag, as_list, as_number, as_text, kind_of, present, text
+from prefopt.data.rows import LABELS, Unusable, as_flag, as_list, as_number, kind_of, label_of, present, text
 from prefopt.records import Candidate, Message
 
 RESPONSE_LISTS = ("responses", "candidates", "completions")
@@ -39,11 +40,13 @@ def read_ranked(row: Values, columns: Columns) -> Parsed:
 
 
 def read_labels(row: Values, columns: Columns) -> Parsed:
-    """One response and whether it is desirable: prompt and completion, or messages that end with the answer.
+    """One response, as `read_sft`, and whether it is desirable: label, or LLaMA-Factory's kto_tag.
 
     There is no label where `columns` lack it: the file's, or those that are to be read of this row.
     """
-    label = as_flag(present(row, "label"), "label") if "label" in columns else None
+    label = None
+    if found := [name for name in LABELS if name in columns]:
+        label = as_flag(present(row, found[0]) if label_of(row) is None else label_of(row), found[0])
     prompt, response, is_chat = _prompt_and_response(row, columns)
     return Parsed(prompt, (Candidate(response, label=label),), is_chat)
 
@@ -54,40 +57,23 @@ def read_sft(row: Values, columns: Columns) -> Parsed:
     Alpaca's instruction (and input, on the next line) is a user's turn of a conversation, with `system` and
     `history` [[question, answer], ...] before it where the file has them.
     """
-    if "instruction" in columns:
-        return Parsed(alpaca_prompt(row), (Candidate(text(row, "output")),), True)
     prompt, response, is_chat = _prompt_and_response(row, columns)
     return Parsed(prompt, (Candidate(response),), is_chat)
 
 
 def _prompt_and_response(row: Values, columns: Columns) -> tuple[tuple[Message, ...], str, bool]:
+    if {"instruction", "output"} <= columns:
+        return alpaca_prompt(row), text(row, "output"), True
     if "prompt" in columns and not columns.isdisjoint(RESPONSES):
         prompt, is_chat = as_prompt(present(row, "prompt"), "prompt")
         name = _first(columns, RESPONSES)
         response = present(row, name)
         return prompt, as_response(response, name), is_chat or is_conversation(response)
     name = _first(columns, CONVERSATIONS)
-    turns, response = split_answer(as_messages(present(row, name), name), name)
+    turns, response = split_answer(with_system(row, as_messages(present(row, name), name)), name)
     if not turns:
         raise Unusable("missing prompt", f"{name} hold nothing but the answer")
     return turns, response, True
-
-
-def alpaca_prompt(row: Values) -> tuple[Message, ...]:
-    """instruction, and input on the next line, as a user's turn behind `system` and `history`. Raises: Unusable."""
-    turns: list[Message] = []
-    if row.get("system"):
-        turns.append(Message("system", text(row, "system")))
-    if row.get("history"):
-        for exchange in as_list(row["history"], "history"):
-            if not isinstance(exchange, list) or len(exchange) != 2:
-                raise Unusable("history is not pairs of question and answer", f"it holds {kind_of(exchange)}")
-            turns += [Message(r, as_text(v, "history")) for r, v in zip(("user", "assistant"), exchange)]
-    question = text(row, "instruction")
-    if row.get("input"):
-        question = f"{question}\n{text(row, 'input')}"
-    turns.append(Message("user", question))
-    return tuple(turns)
 
 
 def read_examples(row: Values, columns: Columns) -> Parsed:

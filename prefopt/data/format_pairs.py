@@ -1,4 +1,4 @@
-"""Formats of pairs: `trl`, `hh`, `sharegpt`. Each reader takes a row and its file's columns, and gives `Parsed`."""
+"""Formats of pairs: `trl`, `hh`, `sharegpt`, `swift`. A reader takes a row and its file's columns; gives `Parsed`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Parsed(NamedTuple):
     is_chat: bool
 
 
-def _pair(chosen: str, rejected: str, scores: tuple[float, float] = (1.0, 0.0)) -> tuple[Candidate, Candidate]:
+def pair(chosen: str, rejected: str, scores: tuple[float, float] = (1.0, 0.0)) -> tuple[Candidate, Candidate]:
+    """The chosen response and the rejected one, with their scores."""
     return Candidate(chosen, score=scores[0]), Candidate(rejected, score=scores[1])
 
 
@@ -47,9 +48,9 @@ def read_trl(row: Values, columns: Columns) -> Parsed:
         as_text(value, name)
     if "prompt" in columns or row.get("prompt") is not None:
         prompt, is_chat = as_prompt(present(row, "prompt"), "prompt")
-        return Parsed(prompt, _pair(chosen, rejected, scores), is_chat)
+        return Parsed(prompt, pair(chosen, rejected, scores), is_chat)
     shared = _shared_beginning(chosen, rejected)
-    return Parsed((Message("user", shared),), _pair(chosen[len(shared) :], rejected[len(shared) :], scores), False)
+    return Parsed((Message("user", shared),), pair(chosen[len(shared) :], rejected[len(shared) :], scores), False)
 
 
 def _conversations(
@@ -69,8 +70,9 @@ def _conversations(
     if before[0] != before[1]:
         raise Unusable("dialogues differ before the last answer", f"{len(before[0])} and {len(before[1])} turns")
     if not before[0]:
-        raise Unusable("missing prompt", "the conversations hold nothing but the answers")
-    return Parsed(before[0], _pair(answers[0], answers[1], scores), True)
+        beside = ", and messages ends with an answer too" if row.get("messages") else ""
+        raise Unusable("missing prompt", f"the conversations hold nothing but the answers{beside}")
+    return Parsed(before[0], pair(answers[0], answers[1], scores), True)
 
 
 def _repeats(dialogue: tuple[Message, ...], prompt: list[str]) -> bool:
@@ -115,7 +117,7 @@ def read_hh(row: Values, columns: Columns) -> Parsed:
         raise Unusable("dialogues differ before the last answer", f"{len(before[0])} and {len(before[1])} characters")
     pieces = _TURN.split(before[0])
     turns = tuple(Message(_HH_ROLE[who], said.removeprefix(" ")) for who, said in zip(pieces[1::2], pieces[2::2]))
-    return Parsed(turns, _pair(*answers), True)
+    return Parsed(turns, pair(*answers), True)
 
 
 def _split_dialogue(dialogue: str, column: str) -> tuple[str, str]:
@@ -129,9 +131,26 @@ def _split_dialogue(dialogue: str, column: str) -> tuple[str, str]:
 
 
 def read_sharegpt(row: Values, columns: Columns) -> Parsed:
-    """conversations [{from, value}] and chosen, rejected as one turn each or as plain strings."""
-    prompt = as_messages(present(row, "conversations"), "conversations")
-    if row.get("system"):
-        prompt = (Message("system", text(row, "system")), *prompt)
+    """conversations or messages that end with a question; chosen and rejected as one turn each or as plain strings."""
+    name = "conversations" if "conversations" in columns else "messages"
+    prompt = with_system(row, as_messages(present(row, name), name))
+    if prompt[-1].role == "assistant":
+        raise Unusable(f"{name} is no prompt", "its last turn is the assistant's")
     chosen, rejected = (as_response(present(row, name), name) for name in ("chosen", "rejected"))
-    return Parsed(prompt, _pair(chosen, rejected), True)
+    return Parsed(prompt, pair(chosen, rejected), True)
+
+
+def read_swift(row: Values, columns: Columns) -> Parsed:
+    """messages that end with the chosen answer, and rejected_response, the other one (ms-swift)."""
+    turns, chosen = split_answer(with_system(row, as_messages(present(row, "messages"), "messages")), "messages")
+    if not turns:
+        raise Unusable("missing prompt", "messages hold nothing but the answer")
+    rejected = as_response(present(row, "rejected_response"), "rejected_response")
+    return Parsed(turns, pair(chosen, rejected), True)
+
+
+def with_system(row: Values, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """A conversation behind the column `system`, where there is one and it has no system turn of its own."""
+    if not row.get("system") or turns[0].role == "system":
+        return turns
+    return (Message("system", text(row, "system")), *turns)

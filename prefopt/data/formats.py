@@ -4,8 +4,10 @@
 |---|---|
 | examples | prompt (messages), candidates [{text, score, label, margins}], is_chat, target: our own records |
 | ranked | prompt, responses or candidates or completions, and scores (or rank: 0 is best) |
-| labels | prompt, completion (or response), label; or messages, label |
-| sharegpt | conversations [{from, value}], chosen, rejected |
+| labels | as sft, with label or kto_tag |
+| sharegpt | conversations (or messages) that end with a question, chosen, rejected |
+| swift | messages that end with the chosen answer, rejected_response |
+| alpaca | instruction, chosen, rejected, perhaps input, system, history |
 | hh | chosen, rejected: whole dialogues in one string, beginning "\\n\\nHuman:" |
 | judged | instruction or input or prompt, two outputs or responses, and which of them is better |
 | trl | chosen, rejected, perhaps prompt, score_chosen, score_rejected; strings or conversations |
@@ -23,6 +25,7 @@ from typing import Any
 from prefopt.data.extras import (
     Holds,
 )
+from prefopt.data.format_alpaca import is_alpaca, read_alpaca
 from prefopt.data.format_judged import OUTPUTS, PROMPTS, VERDICTS, is_judged, read_judged
 from prefopt.data.format_lists import (
     CONVERSATIONS,
@@ -34,9 +37,10 @@ from prefopt.data.format_lists import (
     read_ranked,
     read_sft,
 )
-from prefopt.data.format_pairs import Columns, Parsed, Values, read_hh, read_sharegpt, read_trl
+from prefopt.data.format_pairs import Columns, Parsed, Values, read_hh, read_sharegpt, read_swift, read_trl
+from prefopt.data.messages import may_be_prompt
 from prefopt.data.recognised import SCORES, Format, Recognised
-from prefopt.data.rows import Row
+from prefopt.data.rows import LABELS, Row, label_of
 from prefopt.errors import UserError, did_you_mean
 
 # Columns that hold (part of) a prompt in files of other tools: `trl` has no use for them and must not take such a file.
@@ -54,11 +58,26 @@ def _is_ranked(seen: Mapping[str, Any]) -> bool:
 
 
 def _is_labels(seen: Mapping[str, Any]) -> bool:
-    return "label" in seen and _has_one_response(seen)
+    if _is_alpaca_response(seen) and not _has_one_response(seen):
+        # Files of instructions may call anything a label: only one that says yes or no makes them judged.
+        return str(label_of(seen)).strip().lower() in ("true", "false", "1", "0", "1.0", "0.0")
+    return not seen.keys().isdisjoint(LABELS) and _has_one_response(seen)
 
 
 def _is_sharegpt(seen: Mapping[str, Any]) -> bool:
-    return {"conversations", "chosen", "rejected"} <= seen.keys()
+    if not {"chosen", "rejected"} <= seen.keys():
+        return False
+    return "conversations" in seen or ("prompt" not in seen and _is_asked_in_messages(seen))
+
+
+def _is_asked_in_messages(seen: Mapping[str, Any]) -> bool:
+    """Whether `messages` holds what chosen and rejected answer; where these are whole dialogues they hold it."""
+    chosen = seen["chosen"]
+    return may_be_prompt(seen.get("messages")) and not (isinstance(chosen, list) and len(chosen) > 1)
+
+
+def _is_swift(seen: Mapping[str, Any]) -> bool:
+    return isinstance(seen.get("messages"), list) and seen.get("rejected_response") is not None
 
 
 def _is_hh(seen: Mapping[str, Any]) -> bool:
@@ -72,7 +91,11 @@ def _is_trl(seen: Mapping[str, Any]) -> bool:
 
 
 def _is_sft(seen: Mapping[str, Any]) -> bool:
-    return "chosen" not in seen and ({"instruction", "output"} <= seen.keys() or _has_one_response(seen))
+    return "chosen" not in seen and (_is_alpaca_response(seen) or _has_one_response(seen))
+
+
+def _is_alpaca_response(seen: Mapping[str, Any]) -> bool:
+    return {"instruction", "output"} <= seen.keys()
 
 
 def _has_one_response(seen: Mapping[str, Any]) -> bool:
@@ -99,6 +122,7 @@ def _scores(columns: str) -> dict[str, str]:
     return dict.fromkeys(sorted(SCORES), columns)
 
 
+_ALPACA = ("instruction", "input", "system", "history")
 _ONE = ("prompt", *RESPONSES, *CONVERSATIONS)
 _TARGET = {"targets": "y_ref"}
 
@@ -112,11 +136,15 @@ FORMATS = {
         _format("ranked", "prompt, responses, scores (or rank)", "list", "pairs ranking labels",
                 {**_scores("scores"), **_TARGET},
                 _is_ranked, read_ranked, "prompt", "scores", *RESPONSE_LISTS, *RANKS),
-        _format("labels", "prompt, completion, label; or messages, label", "one", "",
-                {"labels": "label|score", **_scores("score")},
-                _is_labels, read_labels, "label", *_ONE),
-        _format("sharegpt", "conversations, chosen, rejected", "pair", "pairs ranking labels", _TARGET,
-                _is_sharegpt, read_sharegpt, "conversations", "chosen", "rejected", "system"),
+        _format("labels", "prompt, completion, label; or messages, label; or instruction, output, kto_tag", "one", "",
+                {"labels": "label|kto_tag|score", **_scores("score")},
+                _is_labels, read_labels, *LABELS, *_ALPACA, "output", *_ONE),
+        _format("sharegpt", "conversations or messages, chosen, rejected", "pair", "pairs ranking labels", _TARGET,
+                _is_sharegpt, read_sharegpt, *CONVERSATIONS, "chosen", "rejected", "system"),
+        _format("swift", "messages, rejected_response", "pair", "pairs ranking labels", _TARGET,
+                _is_swift, read_swift, "messages", "rejected_response", "system"),
+        _format("alpaca", "instruction, perhaps input, chosen, rejected", "pair", "pairs ranking labels",
+                _TARGET, is_alpaca, read_alpaca, *_ALPACA, "chosen", "rejected"),
         _format("hh", "chosen, rejected beginning with a Human turn", "pair", "pairs ranking labels", _TARGET,
                 _is_hh, read_hh, "chosen", "rejected"),
         _format("judged", "instruction or input, output_1, output_2, label or preference (1 or 2)", "pair",
@@ -129,7 +157,7 @@ FORMATS = {
                 "score_chosen", "score_rejected"),
         _format("sft", "prompt, completion; instruction, input, output; or messages", "one", "",
                 {"labels": "score", **_scores("score")},
-                _is_sft, read_sft, "instruction", "input", "output", "system", "history", *_ONE),
+                _is_sft, read_sft, *_ALPACA, "output", *_ONE),
     )
 }  # fmt: skip
 

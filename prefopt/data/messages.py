@@ -25,6 +25,15 @@ def is_conversation(value: Any) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
 
 
+def may_be_prompt(value: Any) -> bool:
+    """Whether `value` looks like a conversation whose last turn is not an answer."""
+    if not is_conversation(value):
+        return False
+    last = value if isinstance(value, Mapping) else value[-1]
+    role = last.get("role", last.get("from")) if isinstance(last, Mapping) else None
+    return isinstance(role, str) and _ROLE_OF.get(role.strip().lower()) not in (None, "assistant")
+
+
 def as_messages(value: Any, column: str) -> tuple[Message, ...]:
     """One message or a list of them, written {role, content} or {from, value}.
 
@@ -55,16 +64,19 @@ def _as_message(turn: Any, place: str, column: str) -> Message:
 
 
 def _as_content(value: Any, place: str) -> str:
-    """A string, or a list of parts {type: text, text | value: ...}, which are joined."""
+    """A string, or a list of parts, strings or {type: text, text | value: ...}, which are joined."""
     if not isinstance(value, list):
         if not isinstance(value, str):
             raise Unusable("message content is not a string", f"{place} is {kind_of(value)}")
         return as_text(value, "message content")
     parts = []
     for part in value:
+        if isinstance(part, str):
+            parts.append(as_text(part, "message part"))
+            continue
         if not isinstance(part, Mapping) or part.get("type") != "text":
-            kind = part.get("type") if isinstance(part, Mapping) else kind_of(part)
-            raise Unusable("message part is not text", f"{place} has {kind!r}")
+            kind = f"a part of type {part.get('type')!r}"[:60] if isinstance(part, Mapping) else kind_of(part)
+            raise Unusable("message part is not text", f"{place} has {kind}")
         parts.append(as_text(part["text"] if "text" in part else part.get("value"), "message part"))
     return "".join(parts)
 

@@ -13,7 +13,7 @@ DATA_NEEDS = SCORES | {
 
 _SCORES_COME_FROM = "columns score_chosen and score_rejected, a list scores, or a column score beside one response"
 _COME_FROM = {
-    "labels": "a column label, or a column score that is 1 for desirable responses",
+    "labels": "a column label or kto_tag, or a column score that is 1 for desirable responses",
     "scores": _SCORES_COME_FROM,
     "probabilities": _SCORES_COME_FROM,
     "margins": "what data.margins names, a column margin beside pairs, or margins of our own records",

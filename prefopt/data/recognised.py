@@ -17,7 +17,7 @@ from prefopt.data.extras import (
     with_score,
 )
 from prefopt.data.format_pairs import Columns, Parsed, Values
-from prefopt.data.rows import Row
+from prefopt.data.rows import LABELS, Row, label_of
 from prefopt.records import Candidate, Example
 
 SCORES = frozenset({"scores", "probabilities"})
@@ -83,7 +83,7 @@ class Recognised:
     def is_labelled_by_score(self, row: Row, needs: Columns) -> bool:
         """Whether a method that needs labels gets that of this lone response from its score: files with a column of
         labels have them there, and may lack some."""
-        has_score = row.value.get("label") is None and row.value.get("score") is not None
+        has_score = label_of(row.value) is None and row.value.get("score") is not None
         return has_score and "labels" in needs and self._may_label_by_score
 
     def example(self, row: Row, needs: Columns = frozenset(), margins: tuple[str, ...] = ()) -> Example:
@@ -95,8 +95,8 @@ class Recognised:
         Raises: Unusable where it does not fit the format.
         """
         columns = self.columns
-        if "demonstrations" in needs and row.value.get("label") is None:
-            columns -= {"label"}
+        if "demonstrations" in needs and label_of(row.value) is None:
+            columns = columns.difference(LABELS)
         parsed = self.format.read(row.value, columns)
         candidates = parsed.candidates
         if self.format.holds == "one":
@@ -114,7 +114,7 @@ class Recognised:
 
     @property
     def _may_label_by_score(self) -> bool:
-        return self.format.holds == "one" and "label" not in self.columns
+        return self.format.holds == "one" and self.columns.isdisjoint(LABELS)
 
     def _judged(self, candidate: Candidate, row: Row, needs: Columns) -> Candidate:
         """A lone response with the score and the label of its row, as far as the needs ask for them."""

@@ -57,6 +57,15 @@ def present(row: Mapping[str, Any], column: str) -> Any:
     return value
 
 
+LABELS = ("label", "kto_tag")
+"""Columns that say whether a lone response is desirable: ours, TRL's and LLaMA-Factory's."""
+
+
+def label_of(row: Mapping[str, Any]) -> Any:
+    """What a row says of its lone response; None where it says nothing."""
+    return next((row[name] for name in LABELS if row.get(name) is not None), None)
+
+
 def as_text(value: Any, column: str) -> str:
     """`value` where it is a string that can be encoded as UTF-8.
 

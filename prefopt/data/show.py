@@ -70,11 +70,21 @@ def show_row(rows: EncodedSet, place: int, tokenizer: PreTrainedTokenizerBase, c
     )
     for number, response in enumerate(example.responses):
         name, given = _name(example, number), 0 if example.given is None else example.given[number]
-        read, said = (str(tokenizer.decode(ids)) for ids in (response[:given], response[given:]))
+        read = _decoded_behind(example.prompt, response[:given], tokenizer)
+        said = _decoded_behind(example.prompt + response[:given], response[given:], tokenizer)
         console.print(_marked(said, name, console, read), soft_wrap=True)
         trained = f"the last {len(response) - given}" if given else "all"
         line = f"{name} ids ({len(response)}, {trained} trained): {response}"
         console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def _decoded_behind(before: list[int], ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of `ids` as it stands behind others: alone, many tokenizers take the space off the first token.
+
+    Where both together do not begin with the text before - a character whose bytes they share - it is theirs alone.
+    """
+    front, whole = str(tokenizer.decode(before)), str(tokenizer.decode(before + ids))
+    return whole[len(front) :] if whole.startswith(front) else str(tokenizer.decode(ids))
 
 
 def _name(example: Encoded, number: int) -> str:

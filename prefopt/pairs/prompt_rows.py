@@ -22,7 +22,8 @@ from typing import Any
 
 from prefopt.data.extras import target_of
 from prefopt.data.files import PROMPT_READERS, reader_of
-from prefopt.data.format_lists import CONVERSATIONS, RESPONSES, alpaca_prompt
+from prefopt.data.format_alpaca import alpaca_prompt
+from prefopt.data.format_lists import CONVERSATIONS, RESPONSES
 from prefopt.data.formats import FORMATS, columns_of, fitting
 from prefopt.data.load import limited, open_source
 from prefopt.data.messages import as_messages, as_prompt, split_answer

@@ -90,7 +90,7 @@ def missing(taken: Taking) -> list[str]:
         lines.append("the file names no model: give model.path=FOLDER or a hub name")
     if not taken.settings.get("data.train"):
         lines.append("the file names no data: give data.train=[{path: FILE}]")
-    return lines
+    return lines + taken.needed
 
 
 def counts(lines: Sequence[Line]) -> str:

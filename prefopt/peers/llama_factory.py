@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from prefopt.errors import UserError
 from prefopt.peers import trainer
 from prefopt.peers.adapters import names, take_bf16, take_engine, take_lora
+from prefopt.peers.llama_factory_data import take_sources
 from prefopt.peers.taking import Kind, Taking
 from prefopt.peers.trainer import Defaults, Keys, as_number, take_rhythm, take_trainer
 from prefopt.peers.trl_methods import take_gamma
@@ -140,21 +139,7 @@ def _data(t: Taking, file: Path) -> None:
         " assistant's header with it, and of the response",
         "data.max_length",
     )
-    listed = str(t.get("dataset", "")).split(",")
-    index = _index(file, str(t.get("dataset_dir", "data")))
-    sources = [_source(name.strip(), index, t.get("max_samples")) for name in listed if name.strip()]
-    if sources:
-        if foreign := [name.strip() for name in listed if name.strip() and name.strip() not in index]:
-            said = (
-                f"{', '.join(foreign)}: LLaMA-Factory's own, of a dataset_info.json that was not found or has it not:"
-                " put a file or a hub's name in its place, data.train=[{path: FILE}]"
-            )
-            t.set("data.train", sources, f"names of LLaMA-Factory's own, to be replaced: {', '.join(foreign)}")
-            t.note(Kind.NONE, "dataset", said, "data.train")
-        else:
-            t.take("dataset", "data.train", sources, "by its dataset_info.json")
-        t.note(Kind.TAKEN, "max_samples", to="data.train")
-        t.note(Kind.TAKEN, "dataset_dir", to="data.train")
+    take_sources(t, file)
     if t.get("val_size"):
         t.take("val_size", "data.eval_size", as_number(t.get("val_size")))
     if t.get("eval_dataset"):
@@ -162,29 +147,6 @@ def _data(t: Taking, file: Path) -> None:
     t.note(
         Kind.OTHER, "template", "the tokenizer's own chat template, or data.chat_template=FILE", "data.chat_template"
     )
-
-
-def _index(file: Path, folder: str) -> dict[str, Any]:
-    """dataset_info.json, sought beside the working directory and above the file; empty where there is none."""
-    for root in (Path(), *file.absolute().parents):
-        found = root / folder / "dataset_info.json"
-        if found.is_file():
-            try:
-                index = json.loads(found.read_text(encoding="utf-8"))
-            except ValueError:
-                return {}
-            if isinstance(index, dict):
-                return {k: {**v, "folder": str(found.parent)} for k, v in index.items() if isinstance(v, dict)}
-    return {}
-
-
-def _source(name: str, index: dict[str, Any], limit: Any) -> dict[str, Any]:
-    about = index.get(name, {})
-    path = f"{about['folder']}/{about['file_name']}" if "file_name" in about else about.get("hf_hub_url", name)
-    source: dict[str, Any] = {"path": path}
-    if about.get("split"):
-        source["split"] = about["split"]
-    return source if limit is None else {**source, "limit": int(limit)}
 
 
 WITHOUT_EFFECT = {

@@ -56,6 +56,7 @@ class Taking:
 
     given: the file's keys. settings: dotted key of prefopt to value; comments: the same to what stands above it.
     asked: keys that were looked for, in the file or not. groups: the group choices of the recipe.
+    needed: sentences that say what has to be done before the recipe can be trained.
     """
 
     given: Mapping[str, Any]
@@ -65,6 +66,7 @@ class Taking:
     comments: dict[str, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     groups: dict[str, str] = field(default_factory=dict)
+    needed: list[str] = field(default_factory=list)
 
     def get(self, key: str, default: Any = None) -> Any:
         """The file's value; `default` where there is none or null."""

@@ -67,6 +67,30 @@ CASES = [
          "chosen": {"from": "gpt", "value": "c"}, "rejected": "r"},
         "sharegpt", [(S, "be"), (U, "p")], ["c", "r"], [1, 0], True,
     ),
+    (  # what was asked stands in messages, and chosen and rejected are answers: a turn, a list of one, or plain
+        {"messages": say((S, "be"), (U, "p")), "chosen": say((A, "c")), "rejected": {"role": A, "content": "r"}},
+        "sharegpt", [(S, "be"), (U, "p")], ["c", "r"], [1, 0], True,
+    ),
+    ({"messages": say((U, "p")), "chosen": "c", "rejected": "r"}, "sharegpt", [(U, "p")], ["c", "r"], [1, 0], True),
+    (  # chosen and rejected hold the question themselves
+        {"messages": say((U, "p")), "chosen": say((U, "p"), (A, "c")), "rejected": say((U, "p"), (A, "r"))},
+        "trl", [(U, "p")], ["c", "r"], [1, 0], True,
+    ),
+    (  # LLaMA-Factory's pairs below an instruction
+        {"instruction": "i", "input": "x", "chosen": "c", "rejected": "r"},
+        "alpaca", [(U, "i\nx")], ["c", "r"], [1, 0], True,
+    ),
+    ({"instruction": "i", "input": "", "chosen": "c", "rejected": "r"}, "alpaca", [(U, "i")], ["c", "r"], [1, 0], True),
+    ({"instruction": "", "input": "x", "chosen": "c", "rejected": "r"}, "alpaca", [(U, "x")], ["c", "r"], [1, 0], True),
+    ({"instruction": "i", "chosen": "c", "rejected": "r"}, "alpaca", [(U, "i")], ["c", "r"], [1, 0], True),
+    (
+        {"system": "be", "history": [["q", "a"]], "instruction": "i", "chosen": "c", "rejected": "r"},
+        "alpaca", [(S, "be"), (U, "q"), (A, "a"), (U, "i")], ["c", "r"], [1, 0], True,
+    ),
+    (  # ms-swift's
+        {"messages": say((U, "p"), (A, "c")), "rejected_response": "r"},
+        "swift", [(U, "p")], ["c", "r"], [1, 0], True,
+    ),
     (
         {"prompt": "p", "responses": ["a", "b", "c"], "scores": [1, 3, 2.5]},
         "ranked", [(U, "p")], ["a", "b", "c"], [1, 3, 2.5], False,
@@ -99,6 +123,19 @@ CASES = [
     ({"instruction": "i", "input": "", "output": "o"}, "sft", [(U, "i")], ["o"], [None], True),
     ({"messages": say((U, "p"), (A, "c"))}, "sft", [(U, "p")], ["c"], [None], True),
     ({"prompt": "p", "messages": say((U, "p"), (A, "c"))}, "sft", [(U, "p")], ["c"], [None], True),
+    (
+        {"conversations": [{"from": "human", "value": "p"}, {"from": "gpt", "value": "c"}], "system": "be"},
+        "sft", [(S, "be"), (U, "p")], ["c"], [None], True,
+    ),
+    ({"messages": say((S, "its own"), (U, "p"), (A, "c")), "system": "be"},
+     "sft", [(S, "its own"), (U, "p")], ["c"], [None], True),
+    (  # parts of text may be strings
+        {"messages": [{"role": U, "content": ["p", "q"]}, {"role": A, "content": "c"}]},
+        "sft", [(U, "pq")], ["c"], [None], True,
+    ),
+    (  # a label that says neither yes nor no is somebody's column
+        {"instruction": "i", "output": "o", "label": "chemistry"}, "sft", [(U, "i")], ["o"], [None], True,
+    ),
     (  # parts of text are joined; other names for the roles
         {"messages": [{"role": "Human", "content": [{"type": "text", "text": "p"}, {"type": "text", "value": "q"}]},
                       {"role": "gpt", "content": "c"}]},
@@ -133,6 +170,29 @@ def test_a_label_may_be_a_boolean_or_its_spelling(label):
         assert [c.label for c in example.candidates] == [True]
 
 
+@pytest.mark.parametrize("column", ["label", "kto_tag"])
+def test_a_response_to_an_instruction_may_be_labelled_as_llama_factory_does(column):
+    labels = frozenset({"labels"})
+    for value in ({"instruction": "i", "input": "x", "output": "o"}, {"messages": say((U, "i\nx"), (A, "o"))}):
+        row = Row("f", 1, {**value, column: False})
+        found = recognise([row], "auto", "f")
+        assert found.format.name == "labels"
+        assert found.gives("labels", labels)
+        assert found.columns_unused(labels) == []
+        example = found.example(row, labels)
+        assert (prompt_of(example), texts_of(example)) == ([(U, "i\nx")], ["o"])
+        assert [c.label for c in example.candidates] == [False]
+        with pytest.raises(Unusable, match=f"missing {column}"):
+            found.example(Row("f", 2, {**value, column: None}), labels)
+
+
+def test_a_part_of_a_message_that_is_no_text_is_described():
+    good, bad = say((U, "p"), (A, "c")), [{"role": U, "content": ["p", 3]}, {"role": A, "content": "c"}]
+    with pytest.raises(Unusable) as error:
+        read({"messages": bad}, first={"messages": good})
+    assert error.value.detail == "messages[0].content has a number"
+
+
 def test_our_own_records_are_read_back():
     import json
 
@@ -161,6 +221,9 @@ def test_a_record_survives_json(target):
 
 TRL = {"prompt": "p", "chosen": "c", "rejected": "r"}
 DIALOGUES = {"chosen": HH + " a", "rejected": HH + " b"}
+ALPACA = {"instruction": "i", "chosen": "c", "rejected": "r"}
+ASKED = {"messages": say((U, "p")), "chosen": "c", "rejected": "r"}
+SWIFT = {"messages": say((U, "p"), (A, "c")), "rejected_response": "r"}
 RANKED = {"prompt": "p", "responses": ["a"], "scores": [1]}
 CONVERSATION = {"prompt": say((U, "p")), "chosen": say((A, "c")), "rejected": say((A, "r"))}
 
@@ -185,6 +248,14 @@ CONVERSATION = {"prompt": say((U, "p")), "chosen": say((A, "c")), "rejected": sa
         (CONVERSATION, {"chosen": [{"role": A, "content": [{"type": "image"}]}]}, "message part is not text"),
         (CONVERSATION, {"chosen": say((A, "x"), (U, "y"), (A, "c"))}, "dialogues differ before the last answer"),
         ({"chosen": "a b", "rejected": "a c"}, {"chosen": "x y"}, "no common prompt"),
+        (ASKED, {"messages": say((U, "p"), (A, "c"))}, "messages is no prompt"),
+        (SWIFT, {"rejected_response": None}, "missing rejected_response"),
+        (SWIFT, {"messages": say((U, "p"))}, "messages does not end with an answer"),
+        (SWIFT, {"messages": say((A, "c"))}, "missing prompt"),
+        (ALPACA, {"instruction": None}, "missing instruction"),
+        (ALPACA, {"input": 3}, "input is not a string"),
+        (ALPACA, {"history": [["q"]]}, "history is not pairs of question and answer"),
+        (ALPACA, {"chosen": None}, "missing chosen"),
         (DIALOGUES, {"chosen": "Hi"}, "chosen does not begin with a Human turn"),
         (DIALOGUES, {"chosen": "\n\nHuman: hi"}, "chosen does not end with an answer"),
         (
@@ -251,7 +322,7 @@ def test_columns_seen_only_in_later_rows_count():
     "columns",
     [
         {"input": "a", "output_1": "b", "output_2": "c"},  # nobody says which is better
-        {"instruction": "a", "chosen": "b", "rejected": "c"},  # its prompt would be lost
+        {"question": "a", "chosen": "b", "rejected": "c"},  # its prompt would be lost
         {"text": "a"},
         {},
     ],

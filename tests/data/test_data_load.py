@@ -77,7 +77,18 @@ def test_a_saved_folder_is_read_with_its_split(tmp_path):
     ("name", "content", "said"),
     [
         ("a.jsonl", b'{"x": 1}\n{"x": "cut he', r"a\.jsonl:2: not valid JSON"),
-        ("a.jsonl", b'{"x": 1}\n{"x\n{}\n\n[\n{"y": \n', r"a\.jsonl:2: not valid JSON .*; nor are 2 more lines: 5, 6"),
+        (
+            "a.jsonl",
+            b'{"x": 1}\n{"x\n{}\n\n[\n{"y": \n',
+            r"a\.jsonl:2: not valid JSON .*; 3 lines in all are damaged: 2, 5, 6",
+        ),
+        (
+            "a.jsonl",
+            b'{"x": "a\tb"}\n',
+            r"\(Invalid control character at column 9\); no other line is damaged\n.*delete it",
+        ),
+        ("a.jsonl", b'{"x": "\xff"}\n{\n', r"a\.jsonl:1: not valid UTF-8 .*; 2 lines in all are damaged: 1, 2\n"),
+        ("a.jsonl", b"{\n" * 30, r"; 30 lines in all are damaged: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 \.\.\.\n.*delete them"),
         ("a.jsonl", b'[\n{"x": 1}\n]\n', r"a\.jsonl: begins like a JSON array(.|\n)*rename it a\.json,"),
         ("a.jsonl", b'\n[{"x": 1}, {"x": 2}]\n', r"a\.jsonl: begins like a JSON array"),
         ("a.jsonl", b'{"x": 1}\n{"x": "\xff"}\n', r"a\.jsonl:2: not valid UTF-8 \(byte 0xff"),

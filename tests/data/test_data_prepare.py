@@ -382,3 +382,16 @@ def test_the_content_of_a_set_is_its_words_whatever_file_order_tokenizer_and_met
     assert content(pairs(9), name="longer.jsonl", limit=6) == known
     others = [pairs(5), pairs(6, 1), [{**row, "chosen": " other"} for row in pairs(6)]]
     assert len({known, *(content(rows, name=f"{n}.jsonl") for n, rows in enumerate(others))}) == 4
+
+
+def test_an_error_of_a_row_names_the_file_as_it_was_given(no_bos, tmp_path):
+    turns = [
+        [{"role": role, "content": text}] for role, text in (("user", "x"), ("assistant", "y"), ("assistant", "z"))
+    ]
+    (tmp_path / "b").mkdir()
+    path = tmp_path / "b" / "pairs.jsonl"
+    path.write_text(json.dumps(dict(zip(("prompt", "chosen", "rejected"), turns))) + "\n", encoding="utf-8")
+    settings = DataSettings(train=[SourceSettings(str(path))])
+    with pytest.raises(UserError, match="no chat template") as refused:
+        prepare(settings, no_bos, frozenset({"pairs"}), tmp_path / "cache")
+    assert refused.value.message.startswith(f"{path}:1: this row is a conversation")

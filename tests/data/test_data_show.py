@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 import yaml
 from rich.console import Console
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from prefopt.config import compose
@@ -50,6 +50,21 @@ def test_without_colour_the_trained_tokens_are_in_brackets(jsonl, no_bos, tmp_pa
     ids = load_tokenizer(no_bos)("hello [bold]world")["input_ids"]
     assert f"prompt ids ({len(ids)}): {ids}" in text
     assert "columns not used: annotator" in text
+
+
+def test_a_response_begins_with_the_space_that_its_first_token_has(jsonl, tmp_path):
+    """A tokenizer of SentencePiece's kind, whose decoder takes the first space off whatever it is given."""
+    words = {"<unk>": 0, "</s>": 1, "\u2581Once": 2, "\u2581Hi": 3, "Once": 4}
+    bare = Tokenizer(models.WordLevel(words, "<unk>"))
+    bare.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    bare.decoder = decoders.Metaspace(prepend_scheme="first")
+    PreTrainedTokenizerFast(tokenizer_object=bare, eos_token="</s>").save_pretrained(tmp_path / "t")
+    path = jsonl([{"prompt": "Hi", "chosen": " Once", "rejected": " Hi Once"}])
+    text = shown(path, str(tmp_path / "t"), tmp_path)
+    assert load_tokenizer(str(tmp_path / "t")).decode([2]) == "Once"
+    assert "\nHi\n" in text
+    assert "chosen: [[ Once</s>]]" in text
+    assert "rejected: [[ Hi Once</s>]]" in text
 
 
 def test_with_colour_the_trained_tokens_have_a_style(jsonl, no_bos, tmp_path):

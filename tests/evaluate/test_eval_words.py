@@ -66,6 +66,24 @@ def test_a_message_about_a_key_of_training_that_was_not_given_keeps_its_kind() -
         ("data.eval=chat.jsonl", "for instance 'data.eval={heldout: {path: chat.jsonl}}'"),
         ("model.lora=16", "for instance 'model.lora={r: 16}'"),
         ("data.train='a file'", "for instance 'data.train=[{path: FILE}]'"),
+        ("data.train=[chat.jsonl]", "for instance 'data.train=[{path: chat.jsonl}]'"),
+        (
+            "data.train=[a.csv, {path: b.csv}, 'c d']",
+            "for instance 'data.train=[{path: a.csv}, {path: b.csv}, {path: FILE}]'",
+        ),
+        ("data.train={path: a.csv}", "for instance 'data.train=[{path: a.csv}]'"),
+        (
+            "data.train=a.csv,b.csv",
+            "add -m to run each, or write 'data.train=[{path: a.csv}, {path: b.csv}]' for a list",
+        ),
+        ("data.eval=[chat.jsonl]", "for instance 'data.eval={heldout: {path: chat.jsonl}}'"),
+        ("data.eval.h=chat.jsonl", "for instance 'data.eval={h: {path: chat.jsonl}}'"),
+        ("data.train=[{path=a.csv}]", "for instance 'data.train=[{path: FILE}]', with the quotes"),
+        (
+            "data.train=[{path:",  # of data.train=[{path: a.csv}] without quotes
+            "a bracket is not closed: the shell ends a word at a blank, unless quotes are round all of it, "
+            "'data.train=[{path: FILE}]'",
+        ),
     ],
 )
 def test_where_a_list_or_a_mapping_is_expected_one_is_shown(word: str, hint: str) -> None:

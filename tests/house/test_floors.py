@@ -104,6 +104,7 @@ FLOORS = {
     "prefopt.api": 9,
     "prefopt.api_rows": 9,
     "prefopt.cli": 10,
+    "prefopt.__main__": 10,
     "prefopt.job": 10,
 }
 """Room to floor. A room is a package of prefopt, or a module that lies beside the packages."""
