@@ -18,7 +18,7 @@ from prefopt.sweeps.jobs import CANCELLED, RUNNING, Job
 from prefopt.sweeps.record import Sweep, find, here, load
 from prefopt.sweeps.run import refresh
 from prefopt.sweeps.states import settle
-from prefopt.sweeps.taken import launcher_of, take
+from prefopt.sweeps.taken import launcher_of, numbered, take
 
 
 def cancel(folder: Path | None, numbers: Collection[int] = ()) -> int:
@@ -37,7 +37,7 @@ def cancel(folder: Path | None, numbers: Collection[int] = ()) -> int:
     if holder(made.folder):
         refresh(made, launcher_of(made))
         if numbers:
-            _stop_processes(made, chosen(made, numbers), console)
+            _stop_processes(made, numbered(made, numbers, lambda job: job.is_live, "stop"), console)
         else:
             _stop_holder(made, console)
         return 0
@@ -46,7 +46,11 @@ def cancel(folder: Path | None, numbers: Collection[int] = ()) -> int:
         refresh(made, launcher)
         if not any(job.is_live for job in made.jobs):
             _check_older_ones(made, others)
-        live = chosen(made, numbers) if numbers else [job for job in made.jobs if job.is_live]
+        live = (
+            numbered(made, numbers, lambda job: job.is_live, "stop")
+            if numbers
+            else [job for job in made.jobs if job.is_live]
+        )
         running = [job for job in live if job.state == RUNNING]
         launcher.cancel(live)
         made.save()
@@ -54,20 +58,6 @@ def cancel(folder: Path | None, numbers: Collection[int] = ()) -> int:
     if running:
         console.print(f"{named(running)} saves first; prefopt sweep status says when that is done", **PLAIN)
     return 0
-
-
-def chosen(made: Sweep, numbers: Collection[int]) -> list[Job]:
-    """The jobs of these numbers.
-
-    Raises: UserError where there is none of a number, or it is neither queued nor running.
-    """
-    known = {job.number: job for job in made.jobs}
-    for number in numbers:
-        if number not in known:
-            raise UserError(f"--job {number}: {made.folder} has no such job", f"it has 1 to {len(known)}")
-        if not known[number].is_live:
-            raise UserError(f"--job {number}: there is nothing of it to stop, it is {known[number].state}")
-    return [known[number] for number in dict.fromkeys(numbers)]
 
 
 def named(jobs: Sequence[Job]) -> str:

@@ -17,7 +17,7 @@ from prefopt.sweeps.plan import Combination, make_job
 from prefopt.sweeps.record import Sweep, find
 from prefopt.sweeps.run import refresh, run, show
 from prefopt.sweeps.states import exit_code
-from prefopt.sweeps.taken import launcher_of, starting_of, take
+from prefopt.sweeps.taken import launcher_of, numbered, starting_of, take
 
 
 def status(folder: Path | None, as_json: bool) -> int:
@@ -62,24 +62,13 @@ def resume(folder: Path | None, words: list[str], failed_only: bool = False, num
         made.starting = record(starting)
         launcher = make_launcher(starting.launcher)
         if numbers:
-            chosen = _numbered(made, numbers)
+            chosen = numbered(made, numbers, lambda job: job.is_to_start, "start")
         else:
             chosen = [job for job in made.jobs if job.is_to_start and (job.state == FAILED or not failed_only)]
         _check(made, chosen, launcher)
         starts = {job.number for job in chosen}
         is_asking = not failed_only and not numbers
         return run(made, launcher, console, lambda job: job.number in starts, is_asking)
-
-
-def _numbered(made: Sweep, numbers: Collection[int]) -> list[Job]:
-    """The jobs of these numbers. Raises: UserError where there is none of a number, or nothing of it to start."""
-    known = {job.number: job for job in made.jobs}
-    for number in numbers:
-        if number not in known:
-            raise UserError(f"--job {number}: {made.folder} has no such job", f"it has 1 to {len(known)}")
-        if not known[number].is_to_start:
-            raise UserError(f"--job {number}: there is nothing of it to start, it is {known[number].state}")
-    return [known[number] for number in dict.fromkeys(numbers)]
 
 
 def _check_nothing_runs_elsewhere(made: Sweep, starting: Starting) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from prefopt.console import PLAIN
 from prefopt.errors import UserError
 from prefopt.sweeps.groups import Starting, split
+from prefopt.sweeps.jobs import Job
 from prefopt.sweeps.launcher import Launcher, make_launcher
 from prefopt.sweeps.record import Sweep, find, here
 
@@ -25,6 +27,20 @@ def take(folder: Path | None, console: Any = None) -> Sweep:
         others = f", the newest of {count}; another: prefopt sweep COMMAND DIR" if count > 1 else ""
         console.print(f"sweep: {made.folder}{others}", **PLAIN)
     return made
+
+
+def numbered(made: Sweep, numbers: Collection[int], fits: Callable[[Job], bool], doing: str) -> list[Job]:
+    """The jobs of these numbers. fits: whether there is anything of a job to do; doing: what, for the message.
+
+    Raises: UserError where there is none of a number, or it does not fit.
+    """
+    known = {job.number: job for job in made.jobs}
+    for number in numbers:
+        if number not in known:
+            raise UserError(f"--job {number}: {made.folder} has no such job", f"it has 1 to {len(known)}")
+        if not fits(known[number]):
+            raise UserError(f"--job {number}: there is nothing of it to {doing}, it is {known[number].state}")
+    return [known[number] for number in dict.fromkeys(numbers)]
 
 
 def launcher_of(made: Sweep) -> Launcher:
