@@ -57,7 +57,8 @@ def gather(paths: Sequence[Path]) -> Gathered:
     labelled = with_labels(everything, keys)
     metrics = {(sweep.metric, sweep.direction) for sweep in sweeps if sweep.metric}
     metric, direction = metrics.pop() if len(metrics) == 1 else ("", "")
-    swept = [key for key in keys if any(key in swept_keys(sweep) for sweep in sweeps)]
+    of_sweeps = set().union(*map(swept_keys, sweeps))
+    swept = [key for key in keys if key in of_sweeps]
     gathered = Gathered(_title(paths), labelled, keys, (), metric or "", direction, swept)
     return replace(gathered, notes=[*notes, *_counts(labelled), *incomparable(gathered)])
 
