@@ -92,7 +92,8 @@ def _make(settings: PairsSettings, words: list[str], dry_run: bool) -> int:
         _check_same_prompts(path, prompts.digest)
         if _is_free(path):
             clear_drafts(path)
-            (path / MANIFEST).unlink(missing_ok=True)
+            # The manifest of a start that made nothing is replaced, last, and never taken away: where the disk is full
+            # or this is killed here, the folder is still one that any command may have.
             started = start_record(["prefopt", "pairs", *words], {"version": __version__})
             for name, text in (
                 (PROMPTS, prompts.kept),
