@@ -62,7 +62,8 @@ def write_text(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
-def clear_drafts(folder: Path) -> None:
-    """Take away what a killed process had begun to write here by `write_text`."""
-    for draft in folder.glob(".*.tmp-*"):
+def clear_drafts(folder: Path, below: bool = False) -> None:
+    """Take away what a killed process had begun to write here by `write_text`. below: and in the folders within, of
+    which no other process may be writing any."""
+    for draft in folder.rglob(".*.tmp-*") if below else folder.glob(".*.tmp-*"):
         draft.unlink(missing_ok=True)

@@ -81,7 +81,7 @@ def _make(settings: EvalSettings, words: list[str], console: Console, dry_run: b
     with _nothing_left_of_nothing(path), locked(path):
         if _is_done(path, about):
             return 0
-        clear_drafts(path)
+        clear_drafts(path, below=True)
         if not (path / MANIFEST).exists():
             started = start_record(["prefopt", "eval", *words], {"version": __version__})
             manifest = {**about, "paths": {"run": settings.run, **named}, "start": started}

@@ -118,7 +118,7 @@ def _make(settings: PairsSettings, words: list[str], dry_run: bool) -> int:
     from prefopt.pairs.finish import finish
 
     with alone_in(path):  # they may end at once, too
-        clear_drafts(path)  # of one that was killed here
+        clear_drafts(path, below=not is_anyone_at(path / MANIFEST))  # of one that was killed here
         _tell(finish(folder, about["models"], prompts.evaluations), path, "is done")
     return 0
 

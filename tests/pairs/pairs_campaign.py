@@ -84,7 +84,7 @@ def attack(made: Made, want: dict[str, bytes], moments: list[Moment], luck: rand
     now = made.chunks()
     outcome.complaints += [f"{name} was made again" for name, was in chunks.items() if now.get(name) != was]
     outcome.complaints += [f"{name} differs" for name, text in made.results().items() if text != want[name]]
-    outcome.complaints += [f"{file.name} is left" for file in made.out.glob(".*.tmp-*")]
+    outcome.complaints += [f"{file.name} is left" for file in made.out.rglob(".*.tmp-*")]
     outcome.complaints += made.complaints()
     return outcome
 

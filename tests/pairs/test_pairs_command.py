@@ -108,8 +108,10 @@ def test_a_signal_to_stop_gives_75_and_the_same_command_goes_on(whom: str, undis
     assert "Traceback" not in said
     before = made.chunks()
     assert 2 <= len(before) < 2 * NUM_CHUNKS
+    (made.out / "generated/.00001.jsonl.tmp-1").touch()  # what a kill in the middle of a write leaves
     assert made.run().returncode == 0
     assert before.items() <= made.chunks().items()
+    assert not list(made.out.rglob(".*.tmp-*"))
     assert made.results() == undisturbed.results()
 
 
