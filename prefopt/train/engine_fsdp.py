@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 
 from prefopt.errors import UserError
 from prefopt.model.policy import Policy
@@ -33,11 +33,8 @@ class Fsdp(Plain):
         """Split the policy; shards of trained bfloat16 weights are float32, and only what is gathered is bfloat16."""
         self.policy = policy
         self._saved_as = {name: p.dtype for name, p in policy.named_parameters()}
-        computes_low = self.accelerator.mixed_precision == "bf16"
-        for parameter in trainable(policy).values():
-            if parameter.dtype == torch.bfloat16:
-                computes_low = True
-                parameter.data = parameter.data.float()
+        comes_low = any(p.dtype == torch.bfloat16 for p in trainable(policy).values())
+        computes_low = comes_low or self.accelerator.mixed_precision == "bf16"
         how: dict[str, Any] = {
             "mesh": init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,)),
             # A batch's columns are float64 and must stay so.
@@ -55,7 +52,9 @@ class Fsdp(Plain):
             kind = policy.pretrained.config.model_type
             raise UserError(f"fsdp=full_shard: transformers names no layers of {kind} to split", "deepspeed=zero3")
         for layer in layers:
+            _widen(layer)  # one by one: of the whole model in float32 no rank ever holds more than a layer
             fully_shard(layer, reshard_after_forward=self.run.fsdp.reshard_after_forward, **how)
+        _widen(policy)
         # Embeddings and head stay gathered up to the end of the backward pass, where the head's chunks run again.
         fully_shard(policy, reshard_after_forward=False, **how)
         self.module = policy
@@ -152,3 +151,10 @@ class Fsdp(Plain):
             shape=split.shape,
             stride=split.stride(),
         )
+
+
+def _widen(module: Module) -> None:
+    """Trained bfloat16 weights as float32."""
+    for parameter in module.parameters():
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+            parameter.data = parameter.data.float()
