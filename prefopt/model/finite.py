@@ -14,13 +14,14 @@ from prefopt.errors import UserError
 def check_finite(model: nn.Module, folder: Path) -> None:
     """Refuse a model with a weight that is not finite. folder: what it was loaded from.
 
-    Costs one pass over the memory of the weights. Under ZeRO-3 a rank looks at its own shards.
+    Costs one pass over the memory of the weights. Under ZeRO-3 a rank looks at its own shards, under FSDP2 at what it
+    has read itself.
 
     Raises: UserError naming the tensor and its file.
     """
     for name, parameter in model.named_parameters():
         held = getattr(parameter, "ds_tensor", parameter).detach()
-        if held.is_floating_point() and not _is_finite(held):
+        if held.is_floating_point() and not held.is_meta and not _is_finite(held):
             raise _error(name, held.dtype, folder)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,11 +27,14 @@ P = TypeVar("P", bound=Policy)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_policy(settings: ModelSettings, path: str | None = None, *, longest: int, adapters: bool = True) -> Policy:
+def load_policy(
+    settings: ModelSettings, path: str | None = None, *, longest: int, adapters: bool = True, reads: bool = True
+) -> Policy:
     """The model of `settings`, on the CPU or wherever an active ZeRO-3 configuration puts its shards.
 
     path: another model than `settings.path` (the reference). longest: tokens of the longest sequence it will see.
-    adapters: put the LoRA adapters of `settings` on it.
+    adapters: put the LoRA adapters of `settings` on it. reads: False: the weights stay on torch's meta device, without
+    memory, until another process sends them.
 
     Dropout is off, so that the policy before its first update gives the log-probabilities of its own reference.
 
@@ -37,12 +43,12 @@ def load_policy(settings: ModelSettings, path: str | None = None, *, longest: in
     """
     folder = _folder(settings, path)
     config = _config(folder, longest)
-    model = _weights(folder, config, settings, AutoModelForCausalLM, frozenset(), adapters)
+    model = _weights(folder, config, settings, AutoModelForCausalLM, frozenset(), adapters, reads)
     return _policy(Policy, model, settings, adapters, "CAUSAL_LM")
 
 
 def load_reward_policy(
-    settings: ModelSettings, path: str | None = None, *, longest: int, adapters: bool = True
+    settings: ModelSettings, path: str | None = None, *, longest: int, adapters: bool = True, reads: bool = True
 ) -> RewardPolicy:
     """The same with a scalar head, which starts at random (torch's generator) where the folder has none.
 
@@ -53,7 +59,7 @@ def load_reward_policy(
     if "score.weight" in stored_tensors(folder) and config.num_labels != 1:
         raise UserError(f"model.path: {folder} has a head of {config.num_labels} labels, a reward model has one")
     config.num_labels = 1
-    model = _classifier(folder, config, settings, frozenset({f"{HEAD}.weight"}), adapters)
+    model = _classifier(folder, config, settings, frozenset({f"{HEAD}.weight"}), adapters, reads)
     return _policy(RewardPolicy, model, settings, adapters, "SEQ_CLS")
 
 
@@ -63,7 +69,7 @@ def load_reward_heads(settings: ModelSettings, *, longest: int) -> RewardHeadsPo
     Raises: as `load_policy`; also for a family without such a head or a folder that lacks its weights.
     """
     folder = _folder(settings, None)
-    model = _classifier(folder, _config(folder, longest), settings, frozenset(), adapters=False)
+    model = _classifier(folder, _config(folder, longest), settings, frozenset(), False, True)
     return _policy(RewardHeadsPolicy, model, settings, False, "SEQ_CLS")
 
 
@@ -76,14 +82,19 @@ def longest_row(folder: Path) -> int | None:
 
 
 def _classifier(
-    folder: Path, config: PreTrainedConfig, settings: ModelSettings, may_be_missing: frozenset[str], adapters: bool
+    folder: Path,
+    config: PreTrainedConfig,
+    settings: ModelSettings,
+    may_be_missing: frozenset[str],
+    adapters: bool,
+    reads: bool,
 ) -> Any:
     """The model with transformers' head for sequences. may_be_missing: weights that may start at random."""
     if config.pad_token_id == config.eos_token_id:
         config.pad_token_id = (
             None  # transformers looks for the last token that is no padding: EOS must not be taken for it
         )
-    model = _weights(folder, config, settings, AutoModelForSequenceClassification, may_be_missing, adapters)
+    model = _weights(folder, config, settings, AutoModelForSequenceClassification, may_be_missing, adapters, reads)
     if not hasattr(model, HEAD):
         raise UserError(f"model.path: transformers has no scalar head named {HEAD} for {config.model_type} models")
     return model
@@ -123,21 +134,24 @@ def _weights(
     kind: Any,
     may_be_missing: frozenset[str],
     adapters: bool,
+    reads: bool,
 ) -> Any:
     """The model with the weights of its folder, held as `model.lora.base` says where adapters go on them."""
     what = "causal language model" if kind is AutoModelForCausalLM else "model with a scalar head"
     dtype = DTYPES[settings.dtype]
     held = quantisation(settings.base if adapters else "plain", dtype)
     try:
-        loaded: Any = kind.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            quantization_config=held,
-            output_loading_info=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        with nullcontext() if reads else _buffers_made():
+            loaded: Any = kind.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                device_map=None if reads else {"": "meta"},
+                quantization_config=held,
+                output_loading_info=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
         model, info = loaded
     except SafetensorError as error:
         raise UserError(
@@ -153,6 +167,23 @@ def _weights(
         )
     check_finite(model, folder)
     return model
+
+
+@contextmanager
+def _buffers_made() -> Iterator[None]:
+    """Meanwhile transformers makes the buffers that no file holds (rotary frequencies) beside weights that are not
+    read: its own switches for the ranks of FSDP that are not the first of a machine."""
+    added = {"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
+    before = {name: os.environ.get(name) for name in added}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _policy(kind: type[P], model: Any, settings: ModelSettings, adapters: bool, task: str) -> P:

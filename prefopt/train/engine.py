@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -20,6 +20,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from prefopt.batch import Batch, Outputs
+from prefopt.errors import UserError
 from prefopt.model.policy import Policy
 from prefopt.settings import RunSettings
 from prefopt.train import in_force
@@ -27,6 +28,8 @@ from prefopt.train.engine_fsdp import Fsdp
 from prefopt.train.engine_plain import Plain
 from prefopt.train.engine_zero import Unsplit, Zero, deepspeed_plugin
 from prefopt.train.optim import Updates
+
+T = TypeVar("T")
 
 
 class Engine:
@@ -133,6 +136,21 @@ class Engine:
         gathered: list[Any] = [None] * self.world_size
         torch.distributed.all_gather_object(gathered, value)
         return gathered
+
+    def together(self, work: Callable[[], T]) -> T:
+        """What `work` gives on this rank; every rank must call. If it exchanges, it must fail on all ranks or on none.
+
+        Raises: UserError on every rank where it does on any, in the words of the first.
+        """
+        given, failed = None, None
+        try:
+            given = work()
+        except UserError as error:
+            failed = error.message, error.hint, error.exit_code
+        for said in self.gather(failed):
+            if said is not None:
+                raise UserError(*said)
+        return cast(T, given)
 
     def barrier(self) -> None:
         """Wait for all ranks."""

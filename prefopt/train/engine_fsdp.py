@@ -51,14 +51,32 @@ class Fsdp(Plain):
         if not layers:
             kind = policy.pretrained.config.model_type
             raise UserError(f"fsdp=full_shard: transformers names no layers of {kind} to split", "deepspeed=zero3")
-        for layer in layers:
-            _widen(layer)  # one by one: of the whole model in float32 no rank ever holds more than a layer
+        for layer in layers:  # one by one: no rank ever holds the whole in float32
+            self._fill(layer)
             fully_shard(layer, reshard_after_forward=self.run.fsdp.reshard_after_forward, **how)
-        _widen(policy)
+        self._fill(policy)
         # Embeddings and head stay gathered up to the end of the backward pass, where the head's chunks run again.
         fully_shard(policy, reshard_after_forward=False, **how)
         self.module = policy
         self._make_updates()
+
+    @property
+    def reads_weights(self) -> bool:
+        """One process of a machine; `wrap` gives the others the first one's."""
+        return self.accelerator.is_local_main_process
+
+    def _fill(self, module: Module) -> None:
+        """The first rank's tensors for those of a module that are not split yet, trained bfloat16 ones as float32. Every
+        rank must call."""
+        device = self.accelerator.device
+        stored = module.state_dict(keep_vars=True).values()
+        for tensor in {id(t): t for t in stored if not isinstance(t, DTensor)}.values():  # tied weights once
+            whole = torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.detach().to(device)
+            torch.distributed.broadcast(whole, src=0)
+            if tensor.requires_grad and whole.dtype == torch.bfloat16:
+                whole = whole.float()
+            kept = Parameter(whole, tensor.requires_grad) if isinstance(tensor, Parameter) else whole
+            torch.utils.swap_tensors(tensor, kept)
 
     @property
     def name(self) -> str:
@@ -151,10 +169,3 @@ class Fsdp(Plain):
             shape=split.shape,
             stride=split.stride(),
         )
-
-
-def _widen(module: Module) -> None:
-    """Trained bfloat16 weights as float32."""
-    for parameter in module.parameters():
-        if parameter.requires_grad and parameter.dtype == torch.bfloat16:
-            parameter.data = parameter.data.float()

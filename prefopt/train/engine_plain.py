@@ -41,6 +41,11 @@ class Plain:
         self.module: Any
         self.optimizer: Updates
 
+    @property
+    def reads_weights(self) -> bool:
+        """Whether this rank reads the policy's weights; if not, `wrap` takes a policy that was loaded without them."""
+        return True
+
     def wrap(self, policy: Policy) -> None:
         """Put the policy under the engine, with an optimiser over what is trained."""
         self.policy = policy

@@ -103,7 +103,8 @@ class Trainer:
         longest = max(longest_row(s) for s in sets)
         torch.manual_seed(settings.train.seed)
         load = load_reward_policy if "rewards" in self.loss.needs else load_policy
-        self.engine.wrap(load(settings.model, longest=longest))
+        reads = self.engine.kind.reads_weights
+        self.engine.wrap(self.engine.together(lambda: load(settings.model, longest=longest, reads=reads)))
         layout = settle_layout(self.engine.policy, self.engine, settings.model.layout)
         if layout == "padded" and settings.model.layout == "auto":
             self.display.say("this model cannot keep packed rows apart: prompts are repeated, one padded row each")
