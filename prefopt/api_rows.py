@@ -55,9 +55,9 @@ def open_model(
         raise UserError(f"load_model: dtype must be float32 or bfloat16, not {dtype!r}")
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"load_model: device must be auto, cpu or cuda, not {device!r}")
-    check_there(path, "load_model")
-    (where, *_) = devices_of(device, 1).names
     lies_at = real(path, "path")
+    check_there(lies_at, "load_model")
+    (where, *_) = devices_of(device, 1).names
     settings = PairsSettings(
         policy=lies_at, dtype=dtype, chat_template=chat_template, tokens_per_batch=tokens_per_batch
     )

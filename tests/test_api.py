@@ -36,7 +36,6 @@ def test_every_public_name_is_documented() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.long  # it pretrains the demo's base model
 def test_the_examples_of_the_document_run(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.S)
     assert len(blocks) == 4

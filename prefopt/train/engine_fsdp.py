@@ -66,8 +66,8 @@ class Fsdp(Plain):
         return self.accelerator.is_local_main_process
 
     def _fill(self, module: Module) -> None:
-        """The first rank's tensors for those of a module that are not split yet, trained bfloat16 ones as float32. Every
-        rank must call."""
+        """The first rank's tensors for those of a module that are not split yet; trained bfloat16 ones become float32.
+        Every rank must call."""
         device = self.accelerator.device
         stored = module.state_dict(keep_vars=True).values()
         for tensor in {id(t): t for t in stored if not isinstance(t, DTensor)}.values():  # tied weights once
