@@ -135,7 +135,8 @@ def _lead(
             for line in said:
                 console.print(line, **PLAIN)
             word = "starts" if state is not State.RESUMED else "goes on" if newest_step(folder) else "starts again"
-            console.print(f"{run.name} {word} in {folder} on {_where(world)}: loss={run.loss['name']}", **PLAIN)
+            learns = f"loss={run.loss['name']}, optim.lr={run.optim.lr:g}"
+            console.print(f"{run.name} {word} in {folder} on {_where(world)}: {learns}", **PLAIN)
             (folder / EXIT).unlink(missing_ok=True)
             rank_logs.clear(folder)
             port = free_port()

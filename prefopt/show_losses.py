@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefopt.batch import Unit
-from prefopt.console import PLAIN, print_table
+from prefopt.console import NARROW, PLAIN, print_table
 from prefopt.errors import UserError
 from prefopt.losses import default_settings, loss_class, make_loss, names, semantics
 from prefopt.needs import LIVE, NEEDS
@@ -19,22 +19,28 @@ from prefopt.recipe_files import choices, search_path
 
 REFERENCE = frozenset({"reference", "reference_tokens", "kl"}) | LIVE
 """Needs that a reference model serves."""
+_WIDE = 120
+"""Columns of a terminal in which a method has room for all that is said of it."""
 _AUTHORS = r"[A-Z][\w'-]+(?: et al\.| and [A-Z]\w+)? (?:19|20)\d\d|CPO_SIMPO, 2024"
 _PAPER = re.compile(rf"({_AUTHORS})(?:[^();]*?arXiv\s+(\d{{4}}\.\d{{5}}))?")
 
 
 def show_losses() -> int:
     """Print a table of all methods; 0."""
+    console = Console()
+    is_cut = NARROW <= console.width < _WIDE
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("loss=", no_wrap=True)
-    for heading in ("needs", "reference", "means over", "paper", "what it is"):
+    for heading in ("what it is",) if is_cut else ("needs", "reference", "means over", "paper", "what it is"):
         table.add_column(heading)
     for name in names():
         needs = make_loss({"name": name}).needs
         of_data = ", ".join(sorted(needs - REFERENCE)) or "responses"
-        table.add_row(name, of_data, _reference(needs), _units(name), _paper(name), _document(name).splitlines()[0])
-    console = Console()
+        cells = of_data, _reference(needs), _units(name), _paper(name), _document(name).splitlines()[0]
+        table.add_row(name, *(cells[-1:] if is_cut else cells))
     print_table(console, table)
+    if is_cut:
+        console.print(f"\n{_WIDE} columns have room for its needs, reference, means and paper, too.", **PLAIN)
     console.print("\nprefopt losses NAME prints a method's equation, settings, needs and deviations.", **PLAIN)
     return 0
 

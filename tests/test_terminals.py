@@ -69,6 +69,15 @@ def test_a_narrow_terminal_shows_every_method_in_whole_words(tmp_path: Path) -> 
     assert "simpo\n  needs: pairs\n  reference: -\n  means over: pair\n" in text
 
 
+def test_a_terminal_of_80_columns_shows_what_each_method_is_in_few_lines(tmp_path: Path) -> None:
+    _, written = on_terminal(["losses"], tmp_path, width=80)
+    lines = lines_of(written)
+    assert max(map(len, lines)) <= 80
+    assert len(lines) < 100
+    assert any(re.match(r"orpo +\w+", line) for line in lines)
+    assert "120 columns have room for its needs, reference, means and paper, too." in lines
+
+
 def test_a_wide_terminal_shows_a_method_on_one_line(tmp_path: Path) -> None:
     _, written = on_terminal(["losses"], tmp_path, width=240)
     (line,) = [line for line in lines_of(written) if line.startswith("simpo ")]

@@ -81,7 +81,7 @@ def _parse(source: str, path: Path, line: int | None, what: str, hint: str) -> A
     """A JSON text. line: of the file, where the text is one of its lines. what: the text should be."""
     place = str(path) if line is None else f"{path}:{line}"
     try:
-        return json.loads(source, object_pairs_hook=_object)
+        return json.loads(source if line is None else source.rstrip("\r\n"), object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}" if line is None else place
         what = error.msg.removesuffix(" at")  # Python's own words go on with the place

@@ -19,7 +19,7 @@ def best_line(gathered: Gathered, rows: Sequence[Row], metric: str) -> str:
 
     rows: best first by `metric`, as `make_rows` sorts them. Nothing is the best where no direction is better: a length,
     a loss whose settings differ, a set whose rows differ. Of seeds all folders are named; rows with exactly the same
-    value are counted behind it.
+    value are counted.
     """
     if why := withheld(gathered, metric):
         return f"no best by {metric}: {why}"
@@ -32,5 +32,5 @@ def best_line(gathered: Gathered, rows: Sequence[Row], metric: str) -> str:
     varied = f" ({row.label})" if row.first.varied and len(row.label) <= _LABEL else ""
     mean = f", mean of {len(done)}" if len(done) > 1 else ""
     ties = sum(other.values[metric].mean == row.values[metric].mean for other in ended) - 1
-    more = f", and {ties} more" if ties else ""
-    return f"best by {metric}: {number(row.values[metric].mean)}{mean} of {where}{varied}{more}"
+    tied = f", with {ties} {'other' if ties == 1 else 'others'} of the same value" if ties else ""
+    return f"best by {metric}{tied}: {number(row.values[metric].mean)}{mean} of {where}{varied}"

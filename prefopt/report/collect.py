@@ -93,7 +93,7 @@ def _title(paths: Sequence[Path]) -> str:
 
 
 def _counts(runs: Sequence[Run]) -> list[str]:
-    """What of the runs' numbers could not be used."""
+    """What of the runs' numbers could not be used, and of which settings not all of them are."""
     found = []
     if broken := [run for run in runs if run.broken]:
         found.append(
@@ -106,6 +106,10 @@ def _counts(runs: Sequence[Run]) -> list[str]:
         )
     if often := [run for run in runs if run.seconds is not None and run.starts > 1]:
         found.append(f"the time of a run that was started several times is that of its last start: {_some(often)}")
+    if changed := [run for run in runs if run.changes]:
+        said = "; ".join(f"{run.called}: {', '.join(run.changes)}" for run in changed[:_TITLES])
+        more = f"; and {len(changed) - _TITLES} more runs" if len(changed) > _TITLES else ""
+        found.append(f"settings shown are those of the last start: {said}{more}")
     return found
 
 

@@ -83,6 +83,7 @@ def compare(a: Run, b: Run) -> Comparison:
     names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
     only = (_not_in(a, b), _not_in(b, a))
     notes = [f"{run.called}: {what} is not known" for run in (a, b) for what in _unknown(run)]
+    notes += [f"{run.called}: {change}" for run in (a, b) for change in run.changes]
     return Comparison(
         labels=(a.called, b.called),
         folders=(str(a.folder or ""), str(b.folder or "")),

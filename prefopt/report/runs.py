@@ -66,6 +66,13 @@ class Run:
     name: str = ""
 
     @property
+    def changes(self) -> list[str]:
+        """What a later start of it changed: "optim.lr was 0.0001 up to step 60"."""
+        starts = (self.manifest or {}).get("starts") or []
+        changes = [change for start in starts for change in start.get("changes") or [] if change.get("after_step")]
+        return [f"{of['key']} was {str(of['old'])[:40]} up to step {of['after_step']}" for of in changes]
+
+    @property
     def called(self) -> str:
         """What people call it: its name, or its label where nobody gave it one."""
         return self.name or self.label

@@ -23,17 +23,26 @@ def print_comparison(found: Comparison, console: Console) -> None:
     _print_part("versions", found.versions, console)
     _print_part("data", found.data, console)
     console.print(f"\ncurves: {verdict(found)}", **PLAIN)
-    equal = [curve.name for curve in found.curves if curve.first is None]
+    equal = [curve for curve in found.curves if curve.first is None]
     for curve in found.curves:
         if curve.first is not None:
             console.print(f"  {curve.name}: {parting(curve)}", **PLAIN)
-    if equal and len(equal) < len(found.curves):
-        console.print(f"  equal bit for bit: {', '.join(equal)}", **PLAIN)
+    if len(equal) < len(found.curves):
+        for at in dict.fromkeys(map(_where, equal)):
+            names = ", ".join(curve.name for curve in equal if _where(curve) == at)
+            console.print(f"  equal bit for bit{at}: {names}", **PLAIN)
     for letter, names in zip("AB", found.only):
         if names:
             console.print(f"  only in {letter}: {', '.join(names)}", **PLAIN)
     for note in found.notes:
         console.print(f"note: {note}", **PLAIN)
+
+
+def _where(curve: Curves) -> str:
+    """The steps that both have, where one has others besides: of those nothing is said."""
+    if curve.only == (0, 0):
+        return ""
+    return " at the one step that is in both" if curve.shared == 1 else f" at the {curve.shared} steps that are in both"
 
 
 def verdict(found: Comparison) -> str:

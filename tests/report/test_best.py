@@ -107,7 +107,7 @@ def test_runs_that_tie_with_the_best_are_counted_behind_it(tmp_path: Path, capsy
     for place, value in enumerate((1.0, 1.0, 0.5, 1.0, 1.0)):
         write_run(tmp_path / "r" / f"run-{place}", ("optim.lr", place + 1), metrics={ACCURACY: value})
     out = report(capsys, tmp_path / "r", "--sort", "accuracy")
-    assert f"best by {ACCURACY}: 1 of {tmp_path}/r/run-0 (lr=1), and 3 more" in out
+    assert f"best by {ACCURACY}, with 3 others of the same value: 1 of {tmp_path}/r/run-0 (lr=1)" in out
 
 
 def test_a_best_that_is_withheld_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,3 +96,29 @@ def test_a_run_without_a_number_is_compared_by_what_it_has(tmp_path: Path, capsy
     out = capsys.readouterr().out
     assert "the runs have no metric in common" in out
     assert "note: a: any number of its training is not known" in out
+
+
+def test_curves_are_called_equal_at_the_steps_that_both_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = "eval/heldout/loss"
+    write_run(tmp_path / "a", lines=[step(1, 0.7, **{held: 1.0}), step(2, 0.6, nll=1.0), step(3, 0.5, **{held: 0.4})])
+    write_run(tmp_path / "b", lines=[step(1, 0.7, **{held: 1.0}), step(2, 0.65, nll=1.0)])
+    assert main(["report", "--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    out = capsys.readouterr().out
+    assert f"  equal bit for bit at the one step that is in both: {held}\n" in out
+    assert "  equal bit for bit at the 2 steps that are in both: lr\n" in out
+    assert "  equal bit for bit: nll\n" in out
+
+
+def test_what_a_later_start_changed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [write_run(tmp_path / "r" / name, lines=[step(1, 0.5)], starts=2) for name in "ab"]
+    manifest = json.loads((runs[0] / "manifest.json").read_text(encoding="utf-8"))
+    changes = [{"key": "optim.lr", "old": 0.1, "new": 1e-6, "after_step": 60}]
+    manifest["starts"][1] = {**manifest["starts"][1], "changes": changes}
+    (runs[0] / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert main(["report", "--compare", *map(str, runs)]) == 0
+    assert "note: a: optim.lr was 0.1 up to step 60\n" in capsys.readouterr().out
+    assert main(["report", str(tmp_path / "r"), "--no-html"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note: settings shown are those of the last start: a: optim.lr was 0.1 up to step 60" in said
