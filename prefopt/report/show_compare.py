@@ -29,8 +29,8 @@ def print_comparison(found: Comparison, console: Console) -> None:
             console.print(f"  {curve.name}: {parting(curve)}", **PLAIN)
     if len(equal) < len(found.curves):
         for at in dict.fromkeys(map(_where, equal)):
-            names = ", ".join(curve.name for curve in equal if _where(curve) == at)
-            console.print(f"  equal bit for bit{at}: {names}", **PLAIN)
+            listed = ", ".join(curve.name for curve in equal if _where(curve) == at)
+            console.print(f"  equal bit for bit{at}: {listed}", **PLAIN)
     for letter, names in zip("AB", found.only):
         if names:
             console.print(f"  only in {letter}: {', '.join(names)}", **PLAIN)
