@@ -22,7 +22,7 @@ def best_line(gathered: Gathered, rows: Sequence[Row], metric: str) -> str:
     value are counted.
     """
     if why := withheld(gathered, metric):
-        return f"no best by {metric}: {why}"
+        return f"no best by {metric}: {why}{_instead(gathered, rows)}"
     ended = [row for row in rows if metric in row.values and any(run.state == DONE for run in row.runs)]
     if not ended:
         return f"no best by {metric}: no run that is done has it"
@@ -34,3 +34,10 @@ def best_line(gathered: Gathered, rows: Sequence[Row], metric: str) -> str:
     ties = sum(other.values[metric].mean == row.values[metric].mean for other in ended) - 1
     tied = f", with {ties} {'other' if ties == 1 else 'others'} of the same value" if ties else ""
     return f"best by {metric}{tied}: {number(row.values[metric].mean)}{mean} of {where}{varied}"
+
+
+def _instead(gathered: Gathered, rows: Sequence[Row]) -> str:
+    """The first metric of the table by which there is a best, as what to do; empty where there is none."""
+    shown = dict.fromkeys(metric for row in rows for metric in row.values)
+    other = next((metric for metric in shown if not withheld(gathered, metric)), "")
+    return f"; there is one by --sort {other}" if other else ""

@@ -115,7 +115,8 @@ def test_a_best_that_is_withheld_says_why(tmp_path: Path, capsys: pytest.Capture
         metrics = {MARGIN: beta, ACCURACY: beta, "eval/heldout/length/chosen": beta}
         loss = {"name": "dpo", "beta": beta}
         write_run(tmp_path / "r" / f"beta-{beta}", ("loss", loss), metrics=metrics)
-    assert f"no best by {MARGIN}: loss.beta differs" in report(capsys, tmp_path / "r", "--sort", "margin")
+    wanted = f"no best by {MARGIN}: loss.beta differs; there is one by --sort {ACCURACY}"
+    assert wanted in report(capsys, tmp_path / "r", "--sort", "margin")
     said = report(capsys, tmp_path / "r", "--sort", "length/chosen")
     assert "no best by eval/heldout/length/chosen: neither more nor less of it is better" in said
     write_run(tmp_path / "r" / "orpo", ("loss", {"name": "orpo"}), metrics={MARGIN: 1.0})
