@@ -23,7 +23,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
     _print_part("versions", found.versions, console)
     _print_part("data", found.data, console)
     console.print(f"\ncurves: {verdict(found)}", **PLAIN)
-    equal = [curve for curve in found.curves if curve.first is None]
+    equal = [curve for curve in found.curves if curve.first is None and curve.shared]
     for curve in found.curves:
         if curve.first is not None:
             console.print(f"  {curve.name}: {parting(curve)}", **PLAIN)
@@ -31,6 +31,8 @@ def print_comparison(found: Comparison, console: Console) -> None:
         for at in dict.fromkeys(map(_where, equal)):
             listed = ", ".join(curve.name for curve in equal if _where(curve) == at)
             console.print(f"  equal bit for bit{at}: {listed}", **PLAIN)
+    if apart := [curve.name for curve in found.curves if not curve.shared]:
+        console.print(f"  at no step that is in both: {', '.join(apart)}", **PLAIN)
     for letter, names in zip("AB", found.only):
         if names:
             console.print(f"  only in {letter}: {', '.join(names)}", **PLAIN)

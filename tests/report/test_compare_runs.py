@@ -102,13 +102,17 @@ def test_curves_are_called_equal_at_the_steps_that_both_have(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held = "eval/heldout/loss"
-    write_run(tmp_path / "a", lines=[step(1, 0.7, **{held: 1.0}), step(2, 0.6, nll=1.0), step(3, 0.5, **{held: 0.4})])
-    write_run(tmp_path / "b", lines=[step(1, 0.7, **{held: 1.0}), step(2, 0.65, nll=1.0)])
+    write_run(
+        tmp_path / "a",
+        lines=[step(1, 0.7, **{held: 1.0}), step(2, 0.6, nll=1.0), step(3, 0.5, entropy=1.0, **{held: 0.4})],
+    )
+    write_run(tmp_path / "b", lines=[step(1, 0.7, **{held: 1.0}), step(2, 0.65, nll=1.0), step(4, 0.5, entropy=2.0)])
     assert main(["report", "--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     out = capsys.readouterr().out
     assert f"  equal bit for bit at the one step that is in both: {held}\n" in out
     assert "  equal bit for bit at the 2 steps that are in both: lr\n" in out
     assert "  equal bit for bit: nll\n" in out
+    assert "  at no step that is in both: entropy\n" in out
 
 
 def test_what_a_later_start_changed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
