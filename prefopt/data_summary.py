@@ -31,6 +31,8 @@ def data_lines(report: dict[str, Any], settings: DataSettings) -> list[str]:
         f"tokens: prompt {_quantiles(total['prompt_tokens'])}, response {_quantiles(total['response_tokens'])};"
         f" EOS on {total['eos_kept']} responses"
     )
+    if empty := total["empty_prompts"]:
+        lines.append(f"  {empty} {'row has a prompt' if empty == 1 else 'rows have prompts'} without words; kept")
     if total["unknown_tokens"]:
         lines.append(
             f"  {total['unknown_tokens']} tokens are unknown: the tokenizer cannot spell what stands there, of a row or"

@@ -204,6 +204,7 @@ class Encoder:
             "num_eos": sum(response[-1] == eos for response in said),
             "num_eos_lost": fitted.num_eos_lost,
             "prompt_cut": fitted.prompt_cut,
+            "is_prompt_empty": not any(message.content.strip() for message in draft.example.prompt[-1:]),
             "num_bos": self._num_bos(fitted.prompt, fitted.responses),
             "num_special": sum(self._spelled.search(text) is not None for text in texts) if self._spelled else 0,
             "num_unknown": self._num_unknown(fitted.prompt, fitted.responses),

@@ -148,6 +148,7 @@ def _account(artefacts: list[Artefact], needs: frozenset[str]) -> dict[str, Any]
         "identical_pairs": _count(left_out, "chosen equals rejected") + int(column("num_identical").sum()),
         "close_pairs": _count(left_out, "score gap too small") + int(column("num_close").sum()),
         **({"labels": _labels(column("num_desirable"), responses)} if "labels" in needs else {}),
+        "empty_prompts": int(column("is_prompt_empty").sum()),
         "empty_responses": _count(left_out, "empty response"),
         "duplicate_prompts": int((np.diff(np.sort(rows.prompt_hashes)) == 0).sum()),
         "boundary_moved": int(column("num_moved").sum()),

@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         "num_eos": pa.int32(),  # responses that end in EOS
         "num_eos_lost": pa.int32(),  # responses that were cut at their end
         "prompt_cut": pa.bool_(),
+        "is_prompt_empty": pa.bool_(),  # no words in its last message
         "num_bos": pa.int32(),  # in the prompt and the response with most of them
         "num_special": pa.int32(),  # texts that spell a special token
         "num_unknown": pa.int32(),  # tokens for text that the tokenizer cannot write

@@ -21,6 +21,7 @@ _COUNTS = (
     ("responses", "responses"),
     ("identical_pairs", "pairs of equal responses"),
     ("close_pairs", "pairs of too close scores"),
+    ("empty_prompts", "empty prompts"),
     ("empty_responses", "empty responses"),
     ("duplicate_prompts", "repeated prompts"),
     ("boundary_moved", "boundaries moved"),

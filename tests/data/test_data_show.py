@@ -241,3 +241,13 @@ def test_the_dry_run_names_the_template_and_not_only_its_key(chat):
     text = replace(run, data=replace(run.data, chat_template="{{ messages[0].content }}"))
     assert template_lines(text, "MODEL")[0] == "taken from data.chat_template=(a text)"
     assert template_lines(compose([f"model.path={chat}"]), "MODEL")[0] == "taken from MODEL"
+
+
+def test_prompts_without_words_are_kept_and_counted(jsonl, with_bos, tmp_path):
+    rows = [{"instruction": text, "input": "", "chosen": "good", "rejected": "bad"} for text in ("", " ", "What?")]
+    path = jsonl(rows)
+    settings = DataSettings(train=[SourceSettings(path)], chat_template="hh")
+    prepared = prepare(settings, with_bos, frozenset({"pairs"}), tmp_path)
+    assert prepared.report["total"]["empty_prompts"] == 2
+    assert prepared.report["total"]["kept"] == 3
+    assert "  2 rows have prompts without words; kept" in data_lines(prepared.report, settings)
